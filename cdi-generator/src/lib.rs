@@ -1,0 +1,1 @@
+//! Finds GPUs and driver files and writes CDI specs.

@@ -1,0 +1,3 @@
+//! vgpu: the one command people type.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The vocabulary of vgpu and the node's configuration.

@@ -1,0 +1,1 @@
+//! The limiter's libcuda.so.1.

@@ -1,0 +1,1 @@
+//! Pure decisions of the limiter: memory snapshots and, later, the compute bucket.

@@ -1,0 +1,1 @@
+//! What the in-container libraries do: boundary, driver, hooks.

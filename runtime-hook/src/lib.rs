@@ -1,0 +1,1 @@
+//! The OCI hook: admission, region, binds, loader, release.

@@ -1,0 +1,3 @@
+//! The OCI hook binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A simulated NVIDIA node: daemon, node page, driver root.

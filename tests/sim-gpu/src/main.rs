@@ -1,0 +1,3 @@
+//! sim-gpu: brings a simulated NVIDIA node up and down.
+
+fn main() {}

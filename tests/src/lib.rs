@@ -1,0 +1,1 @@
+//! Black-box suites: spawn the binaries, load the libraries, run real engines.
