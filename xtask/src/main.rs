@@ -1,3 +1,33 @@
-//! Repository tasks.
+//! Repository tasks: `cargo run -p xtask --features codegen -- codegen [--check]`.
+//!
+//! Owns what is generated from NVIDIA's headers and nothing else; building and testing are in the Makefile.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+
+#[cfg(feature = "codegen")]
+mod codegen;
+#[cfg(feature = "codegen")]
+mod docs;
+#[cfg(feature = "codegen")]
+mod entries;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Tasks of the vgpu repository")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Regenerate the types and the table of entry points from the headers and the `.entries` files.
+    #[cfg(feature = "codegen")]
+    Codegen(codegen::Codegen),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().task {
+        #[cfg(feature = "codegen")]
+        Task::Codegen(task) => task.run(),
+    }
+}
