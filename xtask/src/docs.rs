@@ -11,12 +11,10 @@ pub(crate) fn render(tables: &[(&str, Vec<Row>)]) -> String {
     );
     for (api, rows) in tables {
         let hooked = rows.iter().filter(|row| row.entry.body.is_some()).count();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            page,
+        page.push_str(&format!(
             "\n## {api}: {} functions, {hooked} hooked\n",
             rows.len()
-        );
+        ));
         for (class, meaning) in CLASSES {
             section(&mut page, class, meaning, rows);
         }

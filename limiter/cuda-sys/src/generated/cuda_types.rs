@@ -216,8 +216,7 @@ pub struct CUmemFabricHandle_st {
 const _: () = {
     ["Size of CUmemFabricHandle_st"][::core::mem::size_of::<CUmemFabricHandle_st>() - 64usize];
     ["Alignment of CUmemFabricHandle_st"][::core::mem::align_of::<CUmemFabricHandle_st>() - 1usize];
-    ["Offset of field: CUmemFabricHandle_st::data"]
-        [::core::mem::offset_of!(CUmemFabricHandle_st, data) - 0usize];
+    ["Offset of field: CUmemFabricHandle_st::data"][::core::mem::offset_of!(CUmemFabricHandle_st, data) - 0usize];
 };
 pub type CUmemFabricHandle_v1 = CUmemFabricHandle_st;
 pub type CUmemFabricHandle = CUmemFabricHandle_v1;
@@ -230,8 +229,7 @@ pub struct CUipcEventHandle_st {
 const _: () = {
     ["Size of CUipcEventHandle_st"][::core::mem::size_of::<CUipcEventHandle_st>() - 64usize];
     ["Alignment of CUipcEventHandle_st"][::core::mem::align_of::<CUipcEventHandle_st>() - 1usize];
-    ["Offset of field: CUipcEventHandle_st::reserved"]
-        [::core::mem::offset_of!(CUipcEventHandle_st, reserved) - 0usize];
+    ["Offset of field: CUipcEventHandle_st::reserved"][::core::mem::offset_of!(CUipcEventHandle_st, reserved) - 0usize];
 };
 pub type CUipcEventHandle_v1 = CUipcEventHandle_st;
 pub type CUipcEventHandle = CUipcEventHandle_v1;
@@ -244,8 +242,7 @@ pub struct CUipcMemHandle_st {
 const _: () = {
     ["Size of CUipcMemHandle_st"][::core::mem::size_of::<CUipcMemHandle_st>() - 64usize];
     ["Alignment of CUipcMemHandle_st"][::core::mem::align_of::<CUipcMemHandle_st>() - 1usize];
-    ["Offset of field: CUipcMemHandle_st::reserved"]
-        [::core::mem::offset_of!(CUipcMemHandle_st, reserved) - 0usize];
+    ["Offset of field: CUipcMemHandle_st::reserved"][::core::mem::offset_of!(CUipcMemHandle_st, reserved) - 0usize];
 };
 pub type CUipcMemHandle_v1 = CUipcMemHandle_st;
 pub type CUipcMemHandle = CUipcMemHandle_v1;
@@ -385,8 +382,7 @@ pub union CUstreamBatchMemOpParams_union {
 pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st {
     pub operation: CUstreamBatchMemOpType,
     pub address: CUdeviceptr,
-    pub __bindgen_anon_1:
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
+    pub __bindgen_anon_1: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
     pub flags: ::core::ffi::c_uint,
     pub alias: CUdeviceptr,
 }
@@ -399,62 +395,33 @@ pub union CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindge
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1"]
-        [::core::mem::size_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
-        >() - 8usize];
+        [::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1>() - 8usize];
     ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1"]
-        [::core::mem::align_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
-        >() - 8usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1::value",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
-        value
-    ) - 0usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1::value64",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
-        value64
-    ) - 0usize];
+        [::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1::value"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1, value) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1::value64"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1, value64) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st"][::core::mem::size_of::<
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
-    >() - 40usize];
-    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st"]
-        [::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st>()
-            - 8usize];
+    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st"][::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st>() - 40usize];
+    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st"][::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st>() - 8usize];
     ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::operation"]
-        [::core::mem::offset_of!(
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
-            operation
-        ) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::address"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
-        address
-    )
-        - 8usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::flags"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
-        flags
-    )
-        - 24usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::alias"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
-        alias
-    )
-        - 32usize];
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st, operation) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::address"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st, address) - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::flags"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st, flags) - 24usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st::alias"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st, alias) - 32usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st {
     pub operation: CUstreamBatchMemOpType,
     pub address: CUdeviceptr,
-    pub __bindgen_anon_1:
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
+    pub __bindgen_anon_1: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
     pub flags: ::core::ffi::c_uint,
     pub alias: CUdeviceptr,
 }
@@ -467,54 +434,26 @@ pub union CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindg
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1"]
-        [::core::mem::size_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
-        >() - 8usize];
+        [::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1>() - 8usize];
     ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1"]
-        [::core::mem::align_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
-        >() - 8usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1::value",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
-        value
-    ) - 0usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1::value64",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
-        value64
-    ) - 0usize];
+        [::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1::value"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1, value) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1::value64"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1, value64) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st"][::core::mem::size_of::<
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-    >() - 40usize];
-    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st"]
-        [::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st>(
-        ) - 8usize];
+    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st"][::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st>() - 40usize];
+    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st"][::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st>() - 8usize];
     ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::operation"]
-        [::core::mem::offset_of!(
-            CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-            operation
-        ) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::address"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-        address
-    )
-        - 8usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::flags"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-        flags
-    )
-        - 24usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::alias"][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-        alias
-    )
-        - 32usize];
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st, operation) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::address"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st, address) - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::flags"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st, flags) - 24usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st::alias"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st, alias) - 32usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -524,26 +463,12 @@ pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_s
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st"]
-        [::core::mem::size_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st,
-        >() - 8usize];
-    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st"]
-        [::core::mem::align_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st,
-        >() - 4usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st::operation",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st,
-        operation
-    ) - 0usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st::flags",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st,
-        flags
-    ) - 4usize];
+    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st"][::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st>() - 8usize];
+    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st"][::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st>() - 4usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st::operation"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st, operation) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st::flags"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpFlushRemoteWritesParams_st, flags) - 4usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -553,23 +478,12 @@ pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st"]
-        [::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st>(
-        ) - 8usize];
-    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st"]
-        [::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st>(
-        ) - 4usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st::operation",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st,
-        operation
-    ) - 0usize];
+    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st"][::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st>() - 8usize];
+    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st"][::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st>() - 4usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st::operation"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st, operation) - 0usize];
     ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st::flags"]
-        [::core::mem::offset_of!(
-            CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st,
-            flags
-        ) - 4usize];
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpMemoryBarrierParams_st, flags) - 4usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -584,77 +498,34 @@ pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st 
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st"]
-        [::core::mem::size_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        >() - 40usize];
-    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st"]
-        [::core::mem::align_of::<
-            CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        >() - 8usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::operation",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        operation
-    ) - 0usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::flags",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        flags
-    ) - 4usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::reductionOp",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        reductionOp
-    ) - 8usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::dataType",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        dataType
-    ) - 12usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::address",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        address
-    ) - 16usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::value",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        value
-    ) - 24usize];
-    [
-        "Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::alias",
-    ][::core::mem::offset_of!(
-        CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st,
-        alias
-    ) - 32usize];
+    ["Size of CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st"][::core::mem::size_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st>() - 40usize];
+    ["Alignment of CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st"][::core::mem::align_of::<CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st>() - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::operation"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, operation) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::flags"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, flags) - 4usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::reductionOp"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, reductionOp) - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::dataType"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, dataType) - 12usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::address"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, address) - 16usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::value"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, value) - 24usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st::alias"]
+        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union_CUstreamMemOpAtomicReductionParams_st, alias) - 32usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamBatchMemOpParams_union"]
-        [::core::mem::size_of::<CUstreamBatchMemOpParams_union>() - 48usize];
-    ["Alignment of CUstreamBatchMemOpParams_union"]
-        [::core::mem::align_of::<CUstreamBatchMemOpParams_union>() - 8usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::operation"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, operation) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::waitValue"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, waitValue) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::writeValue"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, writeValue) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::flushRemoteWrites"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, flushRemoteWrites) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::memoryBarrier"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, memoryBarrier) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::atomicReduction"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, atomicReduction) - 0usize];
-    ["Offset of field: CUstreamBatchMemOpParams_union::pad"]
-        [::core::mem::offset_of!(CUstreamBatchMemOpParams_union, pad) - 0usize];
+    ["Size of CUstreamBatchMemOpParams_union"][::core::mem::size_of::<CUstreamBatchMemOpParams_union>() - 48usize];
+    ["Alignment of CUstreamBatchMemOpParams_union"][::core::mem::align_of::<CUstreamBatchMemOpParams_union>() - 8usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::operation"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, operation) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::waitValue"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, waitValue) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::writeValue"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, writeValue) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::flushRemoteWrites"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, flushRemoteWrites) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::memoryBarrier"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, memoryBarrier) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::atomicReduction"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, atomicReduction) - 0usize];
+    ["Offset of field: CUstreamBatchMemOpParams_union::pad"][::core::mem::offset_of!(CUstreamBatchMemOpParams_union, pad) - 0usize];
 };
 pub type CUstreamBatchMemOpParams_v1 = CUstreamBatchMemOpParams_union;
 pub type CUstreamBatchMemOpParams = CUstreamBatchMemOpParams_v1;
@@ -668,18 +539,12 @@ pub struct CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st"]
-        [::core::mem::size_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st>() - 32usize];
-    ["Alignment of CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st"]
-        [::core::mem::align_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st>() - 8usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::ctx"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, ctx) - 0usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::count"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, count) - 8usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::paramArray"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, paramArray) - 16usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::flags"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, flags) - 24usize];
+    ["Size of CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st"][::core::mem::size_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st>() - 32usize];
+    ["Alignment of CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st"][::core::mem::align_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st>() - 8usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::ctx"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, ctx) - 0usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::count"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, count) - 8usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::paramArray"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, paramArray) - 16usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st::flags"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st, flags) - 24usize];
 };
 pub type CUDA_BATCH_MEM_OP_NODE_PARAMS_v1 = CUDA_BATCH_MEM_OP_NODE_PARAMS_v1_st;
 pub type CUDA_BATCH_MEM_OP_NODE_PARAMS = CUDA_BATCH_MEM_OP_NODE_PARAMS_v1;
@@ -693,18 +558,12 @@ pub struct CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st>() - 32usize];
-    ["Alignment of CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::ctx"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, ctx) - 0usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::count"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, count) - 8usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::paramArray"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, paramArray) - 16usize];
-    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::flags"]
-        [::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, flags) - 24usize];
+    ["Size of CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st>() - 32usize];
+    ["Alignment of CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::ctx"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, ctx) - 0usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::count"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, count) - 8usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::paramArray"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, paramArray) - 16usize];
+    ["Offset of field: CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st::flags"][::core::mem::offset_of!(CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st, flags) - 24usize];
 };
 pub type CUDA_BATCH_MEM_OP_NODE_PARAMS_v2 = CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st;
 pub const CU_OCCUPANCY_DEFAULT: CUoccupancy_flags_enum = 0;
@@ -736,45 +595,26 @@ pub struct CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<
-        CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1,
-    >() - 8usize];
-    ["Offset of field: CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1::bytesOverBudget"][::core::mem::offset_of!(
-        CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1,
-        bytesOverBudget
-    )
-        - 0usize];
+    ["Size of CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1::bytesOverBudget"]
+        [::core::mem::offset_of!(CUasyncNotificationInfo_st__bindgen_ty_1__bindgen_ty_1, bytesOverBudget) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUasyncNotificationInfo_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUasyncNotificationInfo_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUasyncNotificationInfo_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUasyncNotificationInfo_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUasyncNotificationInfo_st__bindgen_ty_1::overBudget"]
-        [::core::mem::offset_of!(CUasyncNotificationInfo_st__bindgen_ty_1, overBudget) - 0usize];
+    ["Size of CUasyncNotificationInfo_st__bindgen_ty_1"][::core::mem::size_of::<CUasyncNotificationInfo_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUasyncNotificationInfo_st__bindgen_ty_1"][::core::mem::align_of::<CUasyncNotificationInfo_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUasyncNotificationInfo_st__bindgen_ty_1::overBudget"][::core::mem::offset_of!(CUasyncNotificationInfo_st__bindgen_ty_1, overBudget) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUasyncNotificationInfo_st"]
-        [::core::mem::size_of::<CUasyncNotificationInfo_st>() - 16usize];
-    ["Alignment of CUasyncNotificationInfo_st"]
-        [::core::mem::align_of::<CUasyncNotificationInfo_st>() - 8usize];
-    ["Offset of field: CUasyncNotificationInfo_st::type_"]
-        [::core::mem::offset_of!(CUasyncNotificationInfo_st, type_) - 0usize];
-    ["Offset of field: CUasyncNotificationInfo_st::info"]
-        [::core::mem::offset_of!(CUasyncNotificationInfo_st, info) - 8usize];
+    ["Size of CUasyncNotificationInfo_st"][::core::mem::size_of::<CUasyncNotificationInfo_st>() - 16usize];
+    ["Alignment of CUasyncNotificationInfo_st"][::core::mem::align_of::<CUasyncNotificationInfo_st>() - 8usize];
+    ["Offset of field: CUasyncNotificationInfo_st::type_"][::core::mem::offset_of!(CUasyncNotificationInfo_st, type_) - 0usize];
+    ["Offset of field: CUasyncNotificationInfo_st::info"][::core::mem::offset_of!(CUasyncNotificationInfo_st, info) - 8usize];
 };
 pub type CUasyncNotificationInfo = CUasyncNotificationInfo_st;
-pub type CUasyncCallback = ::core::option::Option<
-    unsafe extern "C" fn(
-        info: *mut CUasyncNotificationInfo,
-        userData: *mut ::core::ffi::c_void,
-        callback: CUasyncCallbackHandle,
-    ),
->;
+pub type CUasyncCallback = ::core::option::Option<unsafe extern "C" fn(info: *mut CUasyncNotificationInfo, userData: *mut ::core::ffi::c_void, callback: CUasyncCallbackHandle)>;
 pub const CU_AD_FORMAT_UNSIGNED_INT8: CUarray_format_enum = 1;
 pub const CU_AD_FORMAT_UNSIGNED_INT16: CUarray_format_enum = 2;
 pub const CU_AD_FORMAT_UNSIGNED_INT32: CUarray_format_enum = 3;
@@ -957,21 +797,18 @@ pub const CU_DEVICE_ATTRIBUTE_COOPERATIVE_MULTI_DEVICE_LAUNCH: CUdevice_attribut
 pub const CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: CUdevice_attribute_enum = 97;
 pub const CU_DEVICE_ATTRIBUTE_CAN_FLUSH_REMOTE_WRITES: CUdevice_attribute_enum = 98;
 pub const CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED: CUdevice_attribute_enum = 99;
-pub const CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES:
-    CUdevice_attribute_enum = 100;
+pub const CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES: CUdevice_attribute_enum = 100;
 pub const CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST: CUdevice_attribute_enum = 101;
 pub const CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum = 102;
 pub const CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum = 102;
-pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED: CUdevice_attribute_enum =
-    103;
+pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED: CUdevice_attribute_enum = 103;
 pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED: CUdevice_attribute_enum = 104;
 pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_KMT_HANDLE_SUPPORTED: CUdevice_attribute_enum = 105;
 pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR: CUdevice_attribute_enum = 106;
 pub const CU_DEVICE_ATTRIBUTE_GENERIC_COMPRESSION_SUPPORTED: CUdevice_attribute_enum = 107;
 pub const CU_DEVICE_ATTRIBUTE_MAX_PERSISTING_L2_CACHE_SIZE: CUdevice_attribute_enum = 108;
 pub const CU_DEVICE_ATTRIBUTE_MAX_ACCESS_POLICY_WINDOW_SIZE: CUdevice_attribute_enum = 109;
-pub const CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED: CUdevice_attribute_enum =
-    110;
+pub const CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED: CUdevice_attribute_enum = 110;
 pub const CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK: CUdevice_attribute_enum = 111;
 pub const CU_DEVICE_ATTRIBUTE_SPARSE_CUDA_ARRAY_SUPPORTED: CUdevice_attribute_enum = 112;
 pub const CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED: CUdevice_attribute_enum = 113;
@@ -1002,16 +839,13 @@ pub const CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_MAXIMUM_LENGTH: CUdevice_attribute_
 pub const CU_DEVICE_ATTRIBUTE_VULKAN_CIG_SUPPORTED: CUdevice_attribute_enum = 138;
 pub const CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID: CUdevice_attribute_enum = 139;
 pub const CU_DEVICE_ATTRIBUTE_GPU_PCI_SUBSYSTEM_ID: CUdevice_attribute_enum = 140;
-pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
-    CUdevice_attribute_enum = 141;
+pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum = 141;
 pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_MEMORY_POOLS_SUPPORTED: CUdevice_attribute_enum = 142;
 pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_MULTINODE_IPC_SUPPORTED: CUdevice_attribute_enum = 143;
 pub const CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED: CUdevice_attribute_enum = 144;
-pub const CU_DEVICE_ATTRIBUTE_HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum =
-    145;
+pub const CU_DEVICE_ATTRIBUTE_HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum = 145;
 pub const CU_DEVICE_ATTRIBUTE_HOST_ALLOC_DMA_BUF_SUPPORTED: CUdevice_attribute_enum = 146;
-pub const CU_DEVICE_ATTRIBUTE_ONLY_PARTIAL_HOST_NATIVE_ATOMIC_SUPPORTED: CUdevice_attribute_enum =
-    147;
+pub const CU_DEVICE_ATTRIBUTE_ONLY_PARTIAL_HOST_NATIVE_ATOMIC_SUPPORTED: CUdevice_attribute_enum = 147;
 pub const CU_DEVICE_ATTRIBUTE_ATOMIC_REDUCTION_SUPPORTED: CUdevice_attribute_enum = 148;
 pub const CU_DEVICE_ATTRIBUTE_LOCALITY_DOMAIN_COUNT: CUdevice_attribute_enum = 149;
 pub const CU_DEVICE_ATTRIBUTE_MAX_OVERSIZED_SHARED_MEMORY_PER_BLOCK: CUdevice_attribute_enum = 150;
@@ -1020,15 +854,12 @@ pub const CU_DEVICE_ATTRIBUTE_DMA_BUF_MMAP_SUPPORTED: CUdevice_attribute_enum = 
 pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_UNICAST_SUPPORTED: CUdevice_attribute_enum = 153;
 pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_MULTICAST_SUPPORTED: CUdevice_attribute_enum = 154;
 pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_COUNTED_OPS_SUPPORTED: CUdevice_attribute_enum = 155;
-pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_UNICAST_ACCESS_ON_OWNER_DEVICE_SUPPORTED:
-    CUdevice_attribute_enum = 156;
+pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_UNICAST_ACCESS_ON_OWNER_DEVICE_SUPPORTED: CUdevice_attribute_enum = 156;
 pub const CU_DEVICE_ATTRIBUTE_LOCALITY_DOMAIN_MULTIPROCESSOR_COUNT: CUdevice_attribute_enum = 157;
-pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_SUPPORTED_HANDLE_TYPES: CUdevice_attribute_enum =
-    158;
+pub const CU_DEVICE_ATTRIBUTE_LOGICAL_ENDPOINT_SUPPORTED_HANDLE_TYPES: CUdevice_attribute_enum = 158;
 pub const CU_DEVICE_ATTRIBUTE_VULKAN_CIG_STREAMS_SUPPORTED: CUdevice_attribute_enum = 159;
 pub const CU_DEVICE_ATTRIBUTE_TENSOR_MAP_LARGE_TENSOR_MIN_SIZE: CUdevice_attribute_enum = 160;
-pub const CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_LOCALIZED_MEMORY_SUPPORTED:
-    CUdevice_attribute_enum = 161;
+pub const CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_LOCALIZED_MEMORY_SUPPORTED: CUdevice_attribute_enum = 161;
 pub const CU_DEVICE_ATTRIBUTE_MAX: CUdevice_attribute_enum = 162;
 pub type CUdevice_attribute_enum = ::core::ffi::c_uint;
 pub use self::CUdevice_attribute_enum as CUdevice_attribute;
@@ -1050,26 +881,16 @@ pub struct CUdevprop_st {
 const _: () = {
     ["Size of CUdevprop_st"][::core::mem::size_of::<CUdevprop_st>() - 56usize];
     ["Alignment of CUdevprop_st"][::core::mem::align_of::<CUdevprop_st>() - 4usize];
-    ["Offset of field: CUdevprop_st::maxThreadsPerBlock"]
-        [::core::mem::offset_of!(CUdevprop_st, maxThreadsPerBlock) - 0usize];
-    ["Offset of field: CUdevprop_st::maxThreadsDim"]
-        [::core::mem::offset_of!(CUdevprop_st, maxThreadsDim) - 4usize];
-    ["Offset of field: CUdevprop_st::maxGridSize"]
-        [::core::mem::offset_of!(CUdevprop_st, maxGridSize) - 16usize];
-    ["Offset of field: CUdevprop_st::sharedMemPerBlock"]
-        [::core::mem::offset_of!(CUdevprop_st, sharedMemPerBlock) - 28usize];
-    ["Offset of field: CUdevprop_st::totalConstantMemory"]
-        [::core::mem::offset_of!(CUdevprop_st, totalConstantMemory) - 32usize];
-    ["Offset of field: CUdevprop_st::SIMDWidth"]
-        [::core::mem::offset_of!(CUdevprop_st, SIMDWidth) - 36usize];
-    ["Offset of field: CUdevprop_st::memPitch"]
-        [::core::mem::offset_of!(CUdevprop_st, memPitch) - 40usize];
-    ["Offset of field: CUdevprop_st::regsPerBlock"]
-        [::core::mem::offset_of!(CUdevprop_st, regsPerBlock) - 44usize];
-    ["Offset of field: CUdevprop_st::clockRate"]
-        [::core::mem::offset_of!(CUdevprop_st, clockRate) - 48usize];
-    ["Offset of field: CUdevprop_st::textureAlign"]
-        [::core::mem::offset_of!(CUdevprop_st, textureAlign) - 52usize];
+    ["Offset of field: CUdevprop_st::maxThreadsPerBlock"][::core::mem::offset_of!(CUdevprop_st, maxThreadsPerBlock) - 0usize];
+    ["Offset of field: CUdevprop_st::maxThreadsDim"][::core::mem::offset_of!(CUdevprop_st, maxThreadsDim) - 4usize];
+    ["Offset of field: CUdevprop_st::maxGridSize"][::core::mem::offset_of!(CUdevprop_st, maxGridSize) - 16usize];
+    ["Offset of field: CUdevprop_st::sharedMemPerBlock"][::core::mem::offset_of!(CUdevprop_st, sharedMemPerBlock) - 28usize];
+    ["Offset of field: CUdevprop_st::totalConstantMemory"][::core::mem::offset_of!(CUdevprop_st, totalConstantMemory) - 32usize];
+    ["Offset of field: CUdevprop_st::SIMDWidth"][::core::mem::offset_of!(CUdevprop_st, SIMDWidth) - 36usize];
+    ["Offset of field: CUdevprop_st::memPitch"][::core::mem::offset_of!(CUdevprop_st, memPitch) - 40usize];
+    ["Offset of field: CUdevprop_st::regsPerBlock"][::core::mem::offset_of!(CUdevprop_st, regsPerBlock) - 44usize];
+    ["Offset of field: CUdevprop_st::clockRate"][::core::mem::offset_of!(CUdevprop_st, clockRate) - 48usize];
+    ["Offset of field: CUdevprop_st::textureAlign"][::core::mem::offset_of!(CUdevprop_st, textureAlign) - 52usize];
 };
 pub type CUdevprop_v1 = CUdevprop_st;
 pub type CUdevprop = CUdevprop_v1;
@@ -1305,8 +1126,7 @@ pub const CU_RESOURCE_TYPE_LINEAR: CUresourcetype_enum = 2;
 pub const CU_RESOURCE_TYPE_PITCH2D: CUresourcetype_enum = 3;
 pub type CUresourcetype_enum = ::core::ffi::c_uint;
 pub use self::CUresourcetype_enum as CUresourcetype;
-pub type CUhostFn =
-    ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void)>;
+pub type CUhostFn = ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void)>;
 pub const CU_ACCESS_PROPERTY_NORMAL: CUaccessProperty_enum = 0;
 pub const CU_ACCESS_PROPERTY_STREAMING: CUaccessProperty_enum = 1;
 pub const CU_ACCESS_PROPERTY_PERSISTING: CUaccessProperty_enum = 2;
@@ -1323,20 +1143,13 @@ pub struct CUaccessPolicyWindow_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUaccessPolicyWindow_st"]
-        [::core::mem::size_of::<CUaccessPolicyWindow_st>() - 32usize];
-    ["Alignment of CUaccessPolicyWindow_st"]
-        [::core::mem::align_of::<CUaccessPolicyWindow_st>() - 8usize];
-    ["Offset of field: CUaccessPolicyWindow_st::base_ptr"]
-        [::core::mem::offset_of!(CUaccessPolicyWindow_st, base_ptr) - 0usize];
-    ["Offset of field: CUaccessPolicyWindow_st::num_bytes"]
-        [::core::mem::offset_of!(CUaccessPolicyWindow_st, num_bytes) - 8usize];
-    ["Offset of field: CUaccessPolicyWindow_st::hitRatio"]
-        [::core::mem::offset_of!(CUaccessPolicyWindow_st, hitRatio) - 16usize];
-    ["Offset of field: CUaccessPolicyWindow_st::hitProp"]
-        [::core::mem::offset_of!(CUaccessPolicyWindow_st, hitProp) - 20usize];
-    ["Offset of field: CUaccessPolicyWindow_st::missProp"]
-        [::core::mem::offset_of!(CUaccessPolicyWindow_st, missProp) - 24usize];
+    ["Size of CUaccessPolicyWindow_st"][::core::mem::size_of::<CUaccessPolicyWindow_st>() - 32usize];
+    ["Alignment of CUaccessPolicyWindow_st"][::core::mem::align_of::<CUaccessPolicyWindow_st>() - 8usize];
+    ["Offset of field: CUaccessPolicyWindow_st::base_ptr"][::core::mem::offset_of!(CUaccessPolicyWindow_st, base_ptr) - 0usize];
+    ["Offset of field: CUaccessPolicyWindow_st::num_bytes"][::core::mem::offset_of!(CUaccessPolicyWindow_st, num_bytes) - 8usize];
+    ["Offset of field: CUaccessPolicyWindow_st::hitRatio"][::core::mem::offset_of!(CUaccessPolicyWindow_st, hitRatio) - 16usize];
+    ["Offset of field: CUaccessPolicyWindow_st::hitProp"][::core::mem::offset_of!(CUaccessPolicyWindow_st, hitProp) - 20usize];
+    ["Offset of field: CUaccessPolicyWindow_st::missProp"][::core::mem::offset_of!(CUaccessPolicyWindow_st, missProp) - 24usize];
 };
 pub type CUaccessPolicyWindow_v1 = CUaccessPolicyWindow_st;
 pub type CUaccessPolicyWindow = CUaccessPolicyWindow_v1;
@@ -1356,30 +1169,18 @@ pub struct CUDA_KERNEL_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_KERNEL_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_st>() - 56usize];
-    ["Alignment of CUDA_KERNEL_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::func"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, func) - 0usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimX) - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimY) - 12usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimZ) - 16usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimX) - 20usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimY) - 24usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimZ) - 28usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::sharedMemBytes"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, sharedMemBytes) - 32usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::kernelParams"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, kernelParams) - 40usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::extra"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, extra) - 48usize];
+    ["Size of CUDA_KERNEL_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_st>() - 56usize];
+    ["Alignment of CUDA_KERNEL_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::func"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, func) - 0usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimX) - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimY) - 12usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::gridDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, gridDimZ) - 16usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimX) - 20usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimY) - 24usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::blockDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, blockDimZ) - 28usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::sharedMemBytes"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, sharedMemBytes) - 32usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::kernelParams"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, kernelParams) - 40usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_st::extra"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_st, extra) - 48usize];
 };
 pub type CUDA_KERNEL_NODE_PARAMS_v1 = CUDA_KERNEL_NODE_PARAMS_st;
 #[repr(C)]
@@ -1400,34 +1201,20 @@ pub struct CUDA_KERNEL_NODE_PARAMS_v2_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_KERNEL_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 72usize];
-    ["Alignment of CUDA_KERNEL_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::func"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, func) - 0usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimX) - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimY) - 12usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimZ) - 16usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimX) - 20usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimY) - 24usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimZ) - 28usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::sharedMemBytes"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, sharedMemBytes) - 32usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kernelParams"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kernelParams) - 40usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::extra"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, extra) - 48usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kern"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kern) - 56usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::ctx"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, ctx) - 64usize];
+    ["Size of CUDA_KERNEL_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 72usize];
+    ["Alignment of CUDA_KERNEL_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::func"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, func) - 0usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimX) - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimY) - 12usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::gridDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, gridDimZ) - 16usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimX) - 20usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimY) - 24usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::blockDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, blockDimZ) - 28usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::sharedMemBytes"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, sharedMemBytes) - 32usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kernelParams"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kernelParams) - 40usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::extra"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, extra) - 48usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::kern"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, kern) - 56usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v2_st::ctx"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v2_st, ctx) - 64usize];
 };
 pub type CUDA_KERNEL_NODE_PARAMS_v2 = CUDA_KERNEL_NODE_PARAMS_v2_st;
 pub type CUDA_KERNEL_NODE_PARAMS = CUDA_KERNEL_NODE_PARAMS_v2;
@@ -1449,34 +1236,20 @@ pub struct CUDA_KERNEL_NODE_PARAMS_v3_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_KERNEL_NODE_PARAMS_v3_st"]
-        [::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_v3_st>() - 72usize];
-    ["Alignment of CUDA_KERNEL_NODE_PARAMS_v3_st"]
-        [::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_v3_st>() - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::func"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, func) - 0usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimX) - 8usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimY) - 12usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimZ) - 16usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimX"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimX) - 20usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimY"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimY) - 24usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimZ"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimZ) - 28usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::sharedMemBytes"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, sharedMemBytes) - 32usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::kernelParams"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, kernelParams) - 40usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::extra"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, extra) - 48usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::kern"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, kern) - 56usize];
-    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::ctx"]
-        [::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, ctx) - 64usize];
+    ["Size of CUDA_KERNEL_NODE_PARAMS_v3_st"][::core::mem::size_of::<CUDA_KERNEL_NODE_PARAMS_v3_st>() - 72usize];
+    ["Alignment of CUDA_KERNEL_NODE_PARAMS_v3_st"][::core::mem::align_of::<CUDA_KERNEL_NODE_PARAMS_v3_st>() - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::func"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, func) - 0usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimX) - 8usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimY) - 12usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::gridDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, gridDimZ) - 16usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimX"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimX) - 20usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimY"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimY) - 24usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::blockDimZ"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, blockDimZ) - 28usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::sharedMemBytes"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, sharedMemBytes) - 32usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::kernelParams"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, kernelParams) - 40usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::extra"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, extra) - 48usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::kern"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, kern) - 56usize];
+    ["Offset of field: CUDA_KERNEL_NODE_PARAMS_v3_st::ctx"][::core::mem::offset_of!(CUDA_KERNEL_NODE_PARAMS_v3_st, ctx) - 64usize];
 };
 pub type CUDA_KERNEL_NODE_PARAMS_v3 = CUDA_KERNEL_NODE_PARAMS_v3_st;
 #[repr(C)]
@@ -1491,22 +1264,14 @@ pub struct CUDA_MEMSET_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMSET_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_MEMSET_NODE_PARAMS_st>() - 40usize];
-    ["Alignment of CUDA_MEMSET_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_MEMSET_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::dst"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, dst) - 0usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::pitch"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, pitch) - 8usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::value"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, value) - 16usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::elementSize"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, elementSize) - 20usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::width"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, width) - 24usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::height"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, height) - 32usize];
+    ["Size of CUDA_MEMSET_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_MEMSET_NODE_PARAMS_st>() - 40usize];
+    ["Alignment of CUDA_MEMSET_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_MEMSET_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::dst"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, dst) - 0usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::pitch"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, pitch) - 8usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::value"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, value) - 16usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::elementSize"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, elementSize) - 20usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::width"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, width) - 24usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_st::height"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_st, height) - 32usize];
 };
 pub type CUDA_MEMSET_NODE_PARAMS_v1 = CUDA_MEMSET_NODE_PARAMS_st;
 pub type CUDA_MEMSET_NODE_PARAMS = CUDA_MEMSET_NODE_PARAMS_v1;
@@ -1523,24 +1288,15 @@ pub struct CUDA_MEMSET_NODE_PARAMS_v2_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMSET_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_MEMSET_NODE_PARAMS_v2_st>() - 48usize];
-    ["Alignment of CUDA_MEMSET_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_MEMSET_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::dst"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, dst) - 0usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::pitch"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, pitch) - 8usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::value"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, value) - 16usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::elementSize"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, elementSize) - 20usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::width"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, width) - 24usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::height"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, height) - 32usize];
-    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::ctx"]
-        [::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, ctx) - 40usize];
+    ["Size of CUDA_MEMSET_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_MEMSET_NODE_PARAMS_v2_st>() - 48usize];
+    ["Alignment of CUDA_MEMSET_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_MEMSET_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::dst"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, dst) - 0usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::pitch"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, pitch) - 8usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::value"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, value) - 16usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::elementSize"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, elementSize) - 20usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::width"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, width) - 24usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::height"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, height) - 32usize];
+    ["Offset of field: CUDA_MEMSET_NODE_PARAMS_v2_st::ctx"][::core::mem::offset_of!(CUDA_MEMSET_NODE_PARAMS_v2_st, ctx) - 40usize];
 };
 pub type CUDA_MEMSET_NODE_PARAMS_v2 = CUDA_MEMSET_NODE_PARAMS_v2_st;
 #[repr(C)]
@@ -1551,14 +1307,10 @@ pub struct CUDA_HOST_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_HOST_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_st>() - 16usize];
-    ["Alignment of CUDA_HOST_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_st::fn_"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_st, fn_) - 0usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_st::userData"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_st, userData) - 8usize];
+    ["Size of CUDA_HOST_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_st>() - 16usize];
+    ["Alignment of CUDA_HOST_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_st::fn_"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_st, fn_) - 0usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_st::userData"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_st, userData) - 8usize];
 };
 pub type CUDA_HOST_NODE_PARAMS_v1 = CUDA_HOST_NODE_PARAMS_st;
 pub type CUDA_HOST_NODE_PARAMS = CUDA_HOST_NODE_PARAMS_v1;
@@ -1578,27 +1330,18 @@ pub union CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1, ctx) - 0usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1, gCtx) - 0usize];
+    ["Size of CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_HOST_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_v2_st>() - 32usize];
-    ["Alignment of CUDA_HOST_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::fn_"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, fn_) - 0usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::userData"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, userData) - 8usize];
-    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::syncMode"]
-        [::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, syncMode) - 16usize];
+    ["Size of CUDA_HOST_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_HOST_NODE_PARAMS_v2_st>() - 32usize];
+    ["Alignment of CUDA_HOST_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_HOST_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::fn_"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, fn_) - 0usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::userData"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, userData) - 8usize];
+    ["Offset of field: CUDA_HOST_NODE_PARAMS_v2_st::syncMode"][::core::mem::offset_of!(CUDA_HOST_NODE_PARAMS_v2_st, syncMode) - 16usize];
 };
 pub type CUDA_HOST_NODE_PARAMS_v2 = CUDA_HOST_NODE_PARAMS_v2_st;
 pub const CU_GRAPH_COND_TYPE_IF: CUgraphConditionalNodeType_enum = 0;
@@ -1617,20 +1360,13 @@ pub struct CUDA_CONDITIONAL_NODE_PARAMS {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_CONDITIONAL_NODE_PARAMS"]
-        [::core::mem::size_of::<CUDA_CONDITIONAL_NODE_PARAMS>() - 32usize];
-    ["Alignment of CUDA_CONDITIONAL_NODE_PARAMS"]
-        [::core::mem::align_of::<CUDA_CONDITIONAL_NODE_PARAMS>() - 8usize];
-    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::handle"]
-        [::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, handle) - 0usize];
-    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::type_"]
-        [::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, type_) - 8usize];
-    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::size"]
-        [::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, size) - 12usize];
-    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::phGraph_out"]
-        [::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, phGraph_out) - 16usize];
-    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::ctx"]
-        [::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, ctx) - 24usize];
+    ["Size of CUDA_CONDITIONAL_NODE_PARAMS"][::core::mem::size_of::<CUDA_CONDITIONAL_NODE_PARAMS>() - 32usize];
+    ["Alignment of CUDA_CONDITIONAL_NODE_PARAMS"][::core::mem::align_of::<CUDA_CONDITIONAL_NODE_PARAMS>() - 8usize];
+    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::handle"][::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, handle) - 0usize];
+    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::type_"][::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, type_) - 8usize];
+    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::size"][::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, size) - 12usize];
+    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::phGraph_out"][::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, phGraph_out) - 16usize];
+    ["Offset of field: CUDA_CONDITIONAL_NODE_PARAMS::ctx"][::core::mem::offset_of!(CUDA_CONDITIONAL_NODE_PARAMS, ctx) - 24usize];
 };
 pub const CU_GRAPH_NODE_TYPE_KERNEL: CUgraphNodeType_enum = 0;
 pub const CU_GRAPH_NODE_TYPE_MEMCPY: CUgraphNodeType_enum = 1;
@@ -1668,14 +1404,10 @@ pub struct CUgraphEdgeData_st {
 const _: () = {
     ["Size of CUgraphEdgeData_st"][::core::mem::size_of::<CUgraphEdgeData_st>() - 8usize];
     ["Alignment of CUgraphEdgeData_st"][::core::mem::align_of::<CUgraphEdgeData_st>() - 1usize];
-    ["Offset of field: CUgraphEdgeData_st::from_port"]
-        [::core::mem::offset_of!(CUgraphEdgeData_st, from_port) - 0usize];
-    ["Offset of field: CUgraphEdgeData_st::to_port"]
-        [::core::mem::offset_of!(CUgraphEdgeData_st, to_port) - 1usize];
-    ["Offset of field: CUgraphEdgeData_st::type_"]
-        [::core::mem::offset_of!(CUgraphEdgeData_st, type_) - 2usize];
-    ["Offset of field: CUgraphEdgeData_st::reserved"]
-        [::core::mem::offset_of!(CUgraphEdgeData_st, reserved) - 3usize];
+    ["Offset of field: CUgraphEdgeData_st::from_port"][::core::mem::offset_of!(CUgraphEdgeData_st, from_port) - 0usize];
+    ["Offset of field: CUgraphEdgeData_st::to_port"][::core::mem::offset_of!(CUgraphEdgeData_st, to_port) - 1usize];
+    ["Offset of field: CUgraphEdgeData_st::type_"][::core::mem::offset_of!(CUgraphEdgeData_st, type_) - 2usize];
+    ["Offset of field: CUgraphEdgeData_st::reserved"][::core::mem::offset_of!(CUgraphEdgeData_st, reserved) - 3usize];
 };
 pub type CUgraphEdgeData = CUgraphEdgeData_st;
 pub const CUDA_GRAPH_INSTANTIATE_SUCCESS: CUgraphInstantiateResult_enum = 0;
@@ -1696,18 +1428,12 @@ pub struct CUDA_GRAPH_INSTANTIATE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_GRAPH_INSTANTIATE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_GRAPH_INSTANTIATE_PARAMS_st>() - 32usize];
-    ["Alignment of CUDA_GRAPH_INSTANTIATE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_GRAPH_INSTANTIATE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::flags"]
-        [::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, flags) - 0usize];
-    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::hUploadStream"]
-        [::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, hUploadStream) - 8usize];
-    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::hErrNode_out"]
-        [::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, hErrNode_out) - 16usize];
-    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::result_out"]
-        [::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, result_out) - 24usize];
+    ["Size of CUDA_GRAPH_INSTANTIATE_PARAMS_st"][::core::mem::size_of::<CUDA_GRAPH_INSTANTIATE_PARAMS_st>() - 32usize];
+    ["Alignment of CUDA_GRAPH_INSTANTIATE_PARAMS_st"][::core::mem::align_of::<CUDA_GRAPH_INSTANTIATE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::flags"][::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, flags) - 0usize];
+    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::hUploadStream"][::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, hUploadStream) - 8usize];
+    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::hErrNode_out"][::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, hErrNode_out) - 16usize];
+    ["Offset of field: CUDA_GRAPH_INSTANTIATE_PARAMS_st::result_out"][::core::mem::offset_of!(CUDA_GRAPH_INSTANTIATE_PARAMS_st, result_out) - 24usize];
 };
 pub type CUDA_GRAPH_INSTANTIATE_PARAMS = CUDA_GRAPH_INSTANTIATE_PARAMS_st;
 pub const CU_SYNC_POLICY_AUTO: CUsynchronizationPolicy_enum = 1;
@@ -1734,21 +1460,15 @@ pub struct CUlaunchMemSyncDomainMap_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchMemSyncDomainMap_st"]
-        [::core::mem::size_of::<CUlaunchMemSyncDomainMap_st>() - 2usize];
-    ["Alignment of CUlaunchMemSyncDomainMap_st"]
-        [::core::mem::align_of::<CUlaunchMemSyncDomainMap_st>() - 1usize];
-    ["Offset of field: CUlaunchMemSyncDomainMap_st::default_"]
-        [::core::mem::offset_of!(CUlaunchMemSyncDomainMap_st, default_) - 0usize];
-    ["Offset of field: CUlaunchMemSyncDomainMap_st::remote"]
-        [::core::mem::offset_of!(CUlaunchMemSyncDomainMap_st, remote) - 1usize];
+    ["Size of CUlaunchMemSyncDomainMap_st"][::core::mem::size_of::<CUlaunchMemSyncDomainMap_st>() - 2usize];
+    ["Alignment of CUlaunchMemSyncDomainMap_st"][::core::mem::align_of::<CUlaunchMemSyncDomainMap_st>() - 1usize];
+    ["Offset of field: CUlaunchMemSyncDomainMap_st::default_"][::core::mem::offset_of!(CUlaunchMemSyncDomainMap_st, default_) - 0usize];
+    ["Offset of field: CUlaunchMemSyncDomainMap_st::remote"][::core::mem::offset_of!(CUlaunchMemSyncDomainMap_st, remote) - 1usize];
 };
 pub type CUlaunchMemSyncDomainMap = CUlaunchMemSyncDomainMap_st;
 pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_DEFAULT: CUlaunchAttributePortableClusterMode_enum = 0;
-pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_REQUIRE_PORTABLE:
-    CUlaunchAttributePortableClusterMode_enum = 1;
-pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_ALLOW_NON_PORTABLE:
-    CUlaunchAttributePortableClusterMode_enum = 2;
+pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_REQUIRE_PORTABLE: CUlaunchAttributePortableClusterMode_enum = 1;
+pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_ALLOW_NON_PORTABLE: CUlaunchAttributePortableClusterMode_enum = 2;
 pub type CUlaunchAttributePortableClusterMode_enum = ::core::ffi::c_uint;
 pub use self::CUlaunchAttributePortableClusterMode_enum as CUlaunchAttributePortableClusterMode;
 pub const CU_SHARED_MEMORY_MODE_DEFAULT: CUsharedMemoryMode_enum = 0;
@@ -1810,16 +1530,11 @@ pub struct CUlaunchAttributeValue_union__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union__bindgen_ty_1"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_1>() - 12usize];
-    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_1"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::x"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, x) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::y"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, y) - 4usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::z"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, z) - 8usize];
+    ["Size of CUlaunchAttributeValue_union__bindgen_ty_1"][::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_1>() - 12usize];
+    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_1"][::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::x"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, x) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::y"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, y) - 4usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_1::z"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_1, z) - 8usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -1830,19 +1545,11 @@ pub struct CUlaunchAttributeValue_union__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union__bindgen_ty_2"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_2>() - 16usize];
-    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_2"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::event"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_2, event) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::flags"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_2, flags) - 8usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::triggerAtBlockStart"][::core::mem::offset_of!(
-        CUlaunchAttributeValue_union__bindgen_ty_2,
-        triggerAtBlockStart
-    )
-        - 12usize];
+    ["Size of CUlaunchAttributeValue_union__bindgen_ty_2"][::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_2>() - 16usize];
+    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_2"][::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::event"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_2, event) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::flags"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_2, flags) - 8usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_2::triggerAtBlockStart"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_2, triggerAtBlockStart) - 12usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -1852,14 +1559,10 @@ pub struct CUlaunchAttributeValue_union__bindgen_ty_3 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union__bindgen_ty_3"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_3>() - 16usize];
-    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_3"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_3>() - 8usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_3::event"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_3, event) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_3::flags"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_3, flags) - 8usize];
+    ["Size of CUlaunchAttributeValue_union__bindgen_ty_3"][::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_3>() - 16usize];
+    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_3"][::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_3>() - 8usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_3::event"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_3, event) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_3::flags"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_3, flags) - 8usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -1870,16 +1573,11 @@ pub struct CUlaunchAttributeValue_union__bindgen_ty_4 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union__bindgen_ty_4"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_4>() - 12usize];
-    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_4"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_4>() - 4usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::x"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, x) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::y"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, y) - 4usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::z"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, z) - 8usize];
+    ["Size of CUlaunchAttributeValue_union__bindgen_ty_4"][::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_4>() - 12usize];
+    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_4"][::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_4>() - 4usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::x"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, x) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::y"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, y) - 4usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_4::z"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_4, z) - 8usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -1889,67 +1587,33 @@ pub struct CUlaunchAttributeValue_union__bindgen_ty_5 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union__bindgen_ty_5"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_5>() - 16usize];
-    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_5"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_5>() - 8usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_5::deviceUpdatable"][::core::mem::offset_of!(
-        CUlaunchAttributeValue_union__bindgen_ty_5,
-        deviceUpdatable
-    ) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_5::devNode"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_5, devNode) - 8usize];
+    ["Size of CUlaunchAttributeValue_union__bindgen_ty_5"][::core::mem::size_of::<CUlaunchAttributeValue_union__bindgen_ty_5>() - 16usize];
+    ["Alignment of CUlaunchAttributeValue_union__bindgen_ty_5"][::core::mem::align_of::<CUlaunchAttributeValue_union__bindgen_ty_5>() - 8usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_5::deviceUpdatable"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_5, deviceUpdatable) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union__bindgen_ty_5::devNode"][::core::mem::offset_of!(CUlaunchAttributeValue_union__bindgen_ty_5, devNode) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlaunchAttributeValue_union"]
-        [::core::mem::size_of::<CUlaunchAttributeValue_union>() - 64usize];
-    ["Alignment of CUlaunchAttributeValue_union"]
-        [::core::mem::align_of::<CUlaunchAttributeValue_union>() - 8usize];
-    ["Offset of field: CUlaunchAttributeValue_union::pad"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, pad) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::accessPolicyWindow"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, accessPolicyWindow) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::cooperative"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, cooperative) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::syncPolicy"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, syncPolicy) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::clusterDim"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, clusterDim) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::clusterSchedulingPolicyPreference"][::core::mem::offset_of!(
-        CUlaunchAttributeValue_union,
-        clusterSchedulingPolicyPreference
-    )
-        - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::programmaticStreamSerializationAllowed"][::core::mem::offset_of!(
-        CUlaunchAttributeValue_union,
-        programmaticStreamSerializationAllowed
-    )
-        - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::programmaticEvent"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, programmaticEvent) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::launchCompletionEvent"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, launchCompletionEvent) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::priority"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, priority) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::memSyncDomainMap"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, memSyncDomainMap) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::memSyncDomain"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, memSyncDomain) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::preferredClusterDim"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, preferredClusterDim) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::deviceUpdatableKernelNode"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, deviceUpdatableKernelNode) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::sharedMemCarveout"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, sharedMemCarveout) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::nvlinkUtilCentricScheduling"][::core::mem::offset_of!(
-        CUlaunchAttributeValue_union,
-        nvlinkUtilCentricScheduling
-    ) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::portableClusterSizeMode"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, portableClusterSizeMode) - 0usize];
-    ["Offset of field: CUlaunchAttributeValue_union::sharedMemoryMode"]
-        [::core::mem::offset_of!(CUlaunchAttributeValue_union, sharedMemoryMode) - 0usize];
+    ["Size of CUlaunchAttributeValue_union"][::core::mem::size_of::<CUlaunchAttributeValue_union>() - 64usize];
+    ["Alignment of CUlaunchAttributeValue_union"][::core::mem::align_of::<CUlaunchAttributeValue_union>() - 8usize];
+    ["Offset of field: CUlaunchAttributeValue_union::pad"][::core::mem::offset_of!(CUlaunchAttributeValue_union, pad) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::accessPolicyWindow"][::core::mem::offset_of!(CUlaunchAttributeValue_union, accessPolicyWindow) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::cooperative"][::core::mem::offset_of!(CUlaunchAttributeValue_union, cooperative) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::syncPolicy"][::core::mem::offset_of!(CUlaunchAttributeValue_union, syncPolicy) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::clusterDim"][::core::mem::offset_of!(CUlaunchAttributeValue_union, clusterDim) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::clusterSchedulingPolicyPreference"][::core::mem::offset_of!(CUlaunchAttributeValue_union, clusterSchedulingPolicyPreference) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::programmaticStreamSerializationAllowed"][::core::mem::offset_of!(CUlaunchAttributeValue_union, programmaticStreamSerializationAllowed) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::programmaticEvent"][::core::mem::offset_of!(CUlaunchAttributeValue_union, programmaticEvent) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::launchCompletionEvent"][::core::mem::offset_of!(CUlaunchAttributeValue_union, launchCompletionEvent) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::priority"][::core::mem::offset_of!(CUlaunchAttributeValue_union, priority) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::memSyncDomainMap"][::core::mem::offset_of!(CUlaunchAttributeValue_union, memSyncDomainMap) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::memSyncDomain"][::core::mem::offset_of!(CUlaunchAttributeValue_union, memSyncDomain) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::preferredClusterDim"][::core::mem::offset_of!(CUlaunchAttributeValue_union, preferredClusterDim) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::deviceUpdatableKernelNode"][::core::mem::offset_of!(CUlaunchAttributeValue_union, deviceUpdatableKernelNode) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::sharedMemCarveout"][::core::mem::offset_of!(CUlaunchAttributeValue_union, sharedMemCarveout) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::nvlinkUtilCentricScheduling"][::core::mem::offset_of!(CUlaunchAttributeValue_union, nvlinkUtilCentricScheduling) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::portableClusterSizeMode"][::core::mem::offset_of!(CUlaunchAttributeValue_union, portableClusterSizeMode) - 0usize];
+    ["Offset of field: CUlaunchAttributeValue_union::sharedMemoryMode"][::core::mem::offset_of!(CUlaunchAttributeValue_union, sharedMemoryMode) - 0usize];
 };
 pub type CUlaunchAttributeValue = CUlaunchAttributeValue_union;
 #[repr(C)]
@@ -1963,12 +1627,9 @@ pub struct CUlaunchAttribute_st {
 const _: () = {
     ["Size of CUlaunchAttribute_st"][::core::mem::size_of::<CUlaunchAttribute_st>() - 72usize];
     ["Alignment of CUlaunchAttribute_st"][::core::mem::align_of::<CUlaunchAttribute_st>() - 8usize];
-    ["Offset of field: CUlaunchAttribute_st::id"]
-        [::core::mem::offset_of!(CUlaunchAttribute_st, id) - 0usize];
-    ["Offset of field: CUlaunchAttribute_st::pad"]
-        [::core::mem::offset_of!(CUlaunchAttribute_st, pad) - 4usize];
-    ["Offset of field: CUlaunchAttribute_st::value"]
-        [::core::mem::offset_of!(CUlaunchAttribute_st, value) - 8usize];
+    ["Offset of field: CUlaunchAttribute_st::id"][::core::mem::offset_of!(CUlaunchAttribute_st, id) - 0usize];
+    ["Offset of field: CUlaunchAttribute_st::pad"][::core::mem::offset_of!(CUlaunchAttribute_st, pad) - 4usize];
+    ["Offset of field: CUlaunchAttribute_st::value"][::core::mem::offset_of!(CUlaunchAttribute_st, value) - 8usize];
 };
 pub type CUlaunchAttribute = CUlaunchAttribute_st;
 #[repr(C)]
@@ -1989,26 +1650,16 @@ pub struct CUlaunchConfig_st {
 const _: () = {
     ["Size of CUlaunchConfig_st"][::core::mem::size_of::<CUlaunchConfig_st>() - 56usize];
     ["Alignment of CUlaunchConfig_st"][::core::mem::align_of::<CUlaunchConfig_st>() - 8usize];
-    ["Offset of field: CUlaunchConfig_st::gridDimX"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, gridDimX) - 0usize];
-    ["Offset of field: CUlaunchConfig_st::gridDimY"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, gridDimY) - 4usize];
-    ["Offset of field: CUlaunchConfig_st::gridDimZ"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, gridDimZ) - 8usize];
-    ["Offset of field: CUlaunchConfig_st::blockDimX"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, blockDimX) - 12usize];
-    ["Offset of field: CUlaunchConfig_st::blockDimY"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, blockDimY) - 16usize];
-    ["Offset of field: CUlaunchConfig_st::blockDimZ"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, blockDimZ) - 20usize];
-    ["Offset of field: CUlaunchConfig_st::sharedMemBytes"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, sharedMemBytes) - 24usize];
-    ["Offset of field: CUlaunchConfig_st::hStream"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, hStream) - 32usize];
-    ["Offset of field: CUlaunchConfig_st::attrs"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, attrs) - 40usize];
-    ["Offset of field: CUlaunchConfig_st::numAttrs"]
-        [::core::mem::offset_of!(CUlaunchConfig_st, numAttrs) - 48usize];
+    ["Offset of field: CUlaunchConfig_st::gridDimX"][::core::mem::offset_of!(CUlaunchConfig_st, gridDimX) - 0usize];
+    ["Offset of field: CUlaunchConfig_st::gridDimY"][::core::mem::offset_of!(CUlaunchConfig_st, gridDimY) - 4usize];
+    ["Offset of field: CUlaunchConfig_st::gridDimZ"][::core::mem::offset_of!(CUlaunchConfig_st, gridDimZ) - 8usize];
+    ["Offset of field: CUlaunchConfig_st::blockDimX"][::core::mem::offset_of!(CUlaunchConfig_st, blockDimX) - 12usize];
+    ["Offset of field: CUlaunchConfig_st::blockDimY"][::core::mem::offset_of!(CUlaunchConfig_st, blockDimY) - 16usize];
+    ["Offset of field: CUlaunchConfig_st::blockDimZ"][::core::mem::offset_of!(CUlaunchConfig_st, blockDimZ) - 20usize];
+    ["Offset of field: CUlaunchConfig_st::sharedMemBytes"][::core::mem::offset_of!(CUlaunchConfig_st, sharedMemBytes) - 24usize];
+    ["Offset of field: CUlaunchConfig_st::hStream"][::core::mem::offset_of!(CUlaunchConfig_st, hStream) - 32usize];
+    ["Offset of field: CUlaunchConfig_st::attrs"][::core::mem::offset_of!(CUlaunchConfig_st, attrs) - 40usize];
+    ["Offset of field: CUlaunchConfig_st::numAttrs"][::core::mem::offset_of!(CUlaunchConfig_st, numAttrs) - 48usize];
 };
 pub type CUlaunchConfig = CUlaunchConfig_st;
 pub use self::CUlaunchAttributeID as CUkernelNodeAttrID;
@@ -2048,12 +1699,9 @@ pub struct CUexecAffinitySmCount_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUexecAffinitySmCount_st"]
-        [::core::mem::size_of::<CUexecAffinitySmCount_st>() - 4usize];
-    ["Alignment of CUexecAffinitySmCount_st"]
-        [::core::mem::align_of::<CUexecAffinitySmCount_st>() - 4usize];
-    ["Offset of field: CUexecAffinitySmCount_st::val"]
-        [::core::mem::offset_of!(CUexecAffinitySmCount_st, val) - 0usize];
+    ["Size of CUexecAffinitySmCount_st"][::core::mem::size_of::<CUexecAffinitySmCount_st>() - 4usize];
+    ["Alignment of CUexecAffinitySmCount_st"][::core::mem::align_of::<CUexecAffinitySmCount_st>() - 4usize];
+    ["Offset of field: CUexecAffinitySmCount_st::val"][::core::mem::offset_of!(CUexecAffinitySmCount_st, val) - 0usize];
 };
 pub type CUexecAffinitySmCount_v1 = CUexecAffinitySmCount_st;
 pub type CUexecAffinitySmCount = CUexecAffinitySmCount_v1;
@@ -2070,22 +1718,16 @@ pub union CUexecAffinityParam_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUexecAffinityParam_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUexecAffinityParam_st__bindgen_ty_1>() - 4usize];
-    ["Alignment of CUexecAffinityParam_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUexecAffinityParam_st__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUexecAffinityParam_st__bindgen_ty_1::smCount"]
-        [::core::mem::offset_of!(CUexecAffinityParam_st__bindgen_ty_1, smCount) - 0usize];
+    ["Size of CUexecAffinityParam_st__bindgen_ty_1"][::core::mem::size_of::<CUexecAffinityParam_st__bindgen_ty_1>() - 4usize];
+    ["Alignment of CUexecAffinityParam_st__bindgen_ty_1"][::core::mem::align_of::<CUexecAffinityParam_st__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUexecAffinityParam_st__bindgen_ty_1::smCount"][::core::mem::offset_of!(CUexecAffinityParam_st__bindgen_ty_1, smCount) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUexecAffinityParam_st"][::core::mem::size_of::<CUexecAffinityParam_st>() - 8usize];
-    ["Alignment of CUexecAffinityParam_st"]
-        [::core::mem::align_of::<CUexecAffinityParam_st>() - 4usize];
-    ["Offset of field: CUexecAffinityParam_st::type_"]
-        [::core::mem::offset_of!(CUexecAffinityParam_st, type_) - 0usize];
-    ["Offset of field: CUexecAffinityParam_st::param"]
-        [::core::mem::offset_of!(CUexecAffinityParam_st, param) - 4usize];
+    ["Alignment of CUexecAffinityParam_st"][::core::mem::align_of::<CUexecAffinityParam_st>() - 4usize];
+    ["Offset of field: CUexecAffinityParam_st::type_"][::core::mem::offset_of!(CUexecAffinityParam_st, type_) - 0usize];
+    ["Offset of field: CUexecAffinityParam_st::param"][::core::mem::offset_of!(CUexecAffinityParam_st, param) - 4usize];
 };
 pub type CUexecAffinityParam_v1 = CUexecAffinityParam_st;
 pub type CUexecAffinityParam = CUexecAffinityParam_v1;
@@ -2103,10 +1745,8 @@ pub struct CUctxCigParam_st {
 const _: () = {
     ["Size of CUctxCigParam_st"][::core::mem::size_of::<CUctxCigParam_st>() - 16usize];
     ["Alignment of CUctxCigParam_st"][::core::mem::align_of::<CUctxCigParam_st>() - 8usize];
-    ["Offset of field: CUctxCigParam_st::sharedDataType"]
-        [::core::mem::offset_of!(CUctxCigParam_st, sharedDataType) - 0usize];
-    ["Offset of field: CUctxCigParam_st::sharedData"]
-        [::core::mem::offset_of!(CUctxCigParam_st, sharedData) - 8usize];
+    ["Offset of field: CUctxCigParam_st::sharedDataType"][::core::mem::offset_of!(CUctxCigParam_st, sharedDataType) - 0usize];
+    ["Offset of field: CUctxCigParam_st::sharedData"][::core::mem::offset_of!(CUctxCigParam_st, sharedData) - 8usize];
 };
 pub type CUctxCigParam = CUctxCigParam_st;
 #[repr(C)]
@@ -2120,12 +1760,9 @@ pub struct CUctxCreateParams_st {
 const _: () = {
     ["Size of CUctxCreateParams_st"][::core::mem::size_of::<CUctxCreateParams_st>() - 24usize];
     ["Alignment of CUctxCreateParams_st"][::core::mem::align_of::<CUctxCreateParams_st>() - 8usize];
-    ["Offset of field: CUctxCreateParams_st::execAffinityParams"]
-        [::core::mem::offset_of!(CUctxCreateParams_st, execAffinityParams) - 0usize];
-    ["Offset of field: CUctxCreateParams_st::numExecAffinityParams"]
-        [::core::mem::offset_of!(CUctxCreateParams_st, numExecAffinityParams) - 8usize];
-    ["Offset of field: CUctxCreateParams_st::cigParams"]
-        [::core::mem::offset_of!(CUctxCreateParams_st, cigParams) - 16usize];
+    ["Offset of field: CUctxCreateParams_st::execAffinityParams"][::core::mem::offset_of!(CUctxCreateParams_st, execAffinityParams) - 0usize];
+    ["Offset of field: CUctxCreateParams_st::numExecAffinityParams"][::core::mem::offset_of!(CUctxCreateParams_st, numExecAffinityParams) - 8usize];
+    ["Offset of field: CUctxCreateParams_st::cigParams"][::core::mem::offset_of!(CUctxCreateParams_st, cigParams) - 16usize];
 };
 pub type CUctxCreateParams = CUctxCreateParams_st;
 pub const STREAM_CIG_DATA_TYPE_D3D12_COMMAND_LIST: CUstreamCigDataType_enum = 1;
@@ -2142,10 +1779,8 @@ pub struct CUstreamCigParam_st {
 const _: () = {
     ["Size of CUstreamCigParam_st"][::core::mem::size_of::<CUstreamCigParam_st>() - 16usize];
     ["Alignment of CUstreamCigParam_st"][::core::mem::align_of::<CUstreamCigParam_st>() - 8usize];
-    ["Offset of field: CUstreamCigParam_st::streamSharedDataType"]
-        [::core::mem::offset_of!(CUstreamCigParam_st, streamSharedDataType) - 0usize];
-    ["Offset of field: CUstreamCigParam_st::streamSharedData"]
-        [::core::mem::offset_of!(CUstreamCigParam_st, streamSharedData) - 8usize];
+    ["Offset of field: CUstreamCigParam_st::streamSharedDataType"][::core::mem::offset_of!(CUstreamCigParam_st, streamSharedDataType) - 0usize];
+    ["Offset of field: CUstreamCigParam_st::streamSharedData"][::core::mem::offset_of!(CUstreamCigParam_st, streamSharedData) - 8usize];
 };
 pub type CUstreamCigParam = CUstreamCigParam_st;
 #[repr(C)]
@@ -2155,12 +1790,9 @@ pub struct CUstreamCigCaptureParams_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUstreamCigCaptureParams_st"]
-        [::core::mem::size_of::<CUstreamCigCaptureParams_st>() - 8usize];
-    ["Alignment of CUstreamCigCaptureParams_st"]
-        [::core::mem::align_of::<CUstreamCigCaptureParams_st>() - 8usize];
-    ["Offset of field: CUstreamCigCaptureParams_st::streamCigParams"]
-        [::core::mem::offset_of!(CUstreamCigCaptureParams_st, streamCigParams) - 0usize];
+    ["Size of CUstreamCigCaptureParams_st"][::core::mem::size_of::<CUstreamCigCaptureParams_st>() - 8usize];
+    ["Alignment of CUstreamCigCaptureParams_st"][::core::mem::align_of::<CUstreamCigCaptureParams_st>() - 8usize];
+    ["Offset of field: CUstreamCigCaptureParams_st::streamCigParams"][::core::mem::offset_of!(CUstreamCigCaptureParams_st, streamCigParams) - 0usize];
 };
 pub type CUstreamCigCaptureParams = CUstreamCigCaptureParams_st;
 pub const CU_LIBRARY_HOST_UNIVERSAL_FUNCTION_AND_DATA_TABLE: CUlibraryOption_enum = 0;
@@ -2178,27 +1810,12 @@ pub struct CUlibraryHostUniversalFunctionAndDataTable_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlibraryHostUniversalFunctionAndDataTable_st"]
-        [::core::mem::size_of::<CUlibraryHostUniversalFunctionAndDataTable_st>() - 32usize];
-    ["Alignment of CUlibraryHostUniversalFunctionAndDataTable_st"]
-        [::core::mem::align_of::<CUlibraryHostUniversalFunctionAndDataTable_st>() - 8usize];
-    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::functionTable"][::core::mem::offset_of!(
-        CUlibraryHostUniversalFunctionAndDataTable_st,
-        functionTable
-    ) - 0usize];
-    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::functionWindowSize"][::core::mem::offset_of!(
-        CUlibraryHostUniversalFunctionAndDataTable_st,
-        functionWindowSize
-    )
-        - 8usize];
-    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::dataTable"][::core::mem::offset_of!(
-        CUlibraryHostUniversalFunctionAndDataTable_st,
-        dataTable
-    ) - 16usize];
-    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::dataWindowSize"][::core::mem::offset_of!(
-        CUlibraryHostUniversalFunctionAndDataTable_st,
-        dataWindowSize
-    ) - 24usize];
+    ["Size of CUlibraryHostUniversalFunctionAndDataTable_st"][::core::mem::size_of::<CUlibraryHostUniversalFunctionAndDataTable_st>() - 32usize];
+    ["Alignment of CUlibraryHostUniversalFunctionAndDataTable_st"][::core::mem::align_of::<CUlibraryHostUniversalFunctionAndDataTable_st>() - 8usize];
+    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::functionTable"][::core::mem::offset_of!(CUlibraryHostUniversalFunctionAndDataTable_st, functionTable) - 0usize];
+    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::functionWindowSize"][::core::mem::offset_of!(CUlibraryHostUniversalFunctionAndDataTable_st, functionWindowSize) - 8usize];
+    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::dataTable"][::core::mem::offset_of!(CUlibraryHostUniversalFunctionAndDataTable_st, dataTable) - 16usize];
+    ["Offset of field: CUlibraryHostUniversalFunctionAndDataTable_st::dataWindowSize"][::core::mem::offset_of!(CUlibraryHostUniversalFunctionAndDataTable_st, dataWindowSize) - 24usize];
 };
 pub type CUlibraryHostUniversalFunctionAndDataTable = CUlibraryHostUniversalFunctionAndDataTable_st;
 pub const CUDA_SUCCESS: cudaError_enum = 0;
@@ -2314,15 +1931,11 @@ pub const CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED: CUdevice_P2PAttribute_enum =
 pub const CU_DEVICE_P2P_ATTRIBUTE_NATIVE_ATOMIC_SUPPORTED: CUdevice_P2PAttribute_enum = 3;
 pub const CU_DEVICE_P2P_ATTRIBUTE_ACCESS_ACCESS_SUPPORTED: CUdevice_P2PAttribute_enum = 4;
 pub const CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED: CUdevice_P2PAttribute_enum = 4;
-pub const CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED: CUdevice_P2PAttribute_enum =
-    5;
+pub const CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED: CUdevice_P2PAttribute_enum = 5;
 pub type CUdevice_P2PAttribute_enum = ::core::ffi::c_uint;
 pub use self::CUdevice_P2PAttribute_enum as CUdevice_P2PAttribute;
-pub type CUstreamCallback = ::core::option::Option<
-    unsafe extern "C" fn(hStream: CUstream, status: CUresult, userData: *mut ::core::ffi::c_void),
->;
-pub type CUoccupancyB2DSize =
-    ::core::option::Option<unsafe extern "C" fn(blockSize: ::core::ffi::c_int) -> usize>;
+pub type CUstreamCallback = ::core::option::Option<unsafe extern "C" fn(hStream: CUstream, status: CUresult, userData: *mut ::core::ffi::c_void)>;
+pub type CUoccupancyB2DSize = ::core::option::Option<unsafe extern "C" fn(blockSize: ::core::ffi::c_int) -> usize>;
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct CUDA_MEMCPY2D_st {
@@ -2347,38 +1960,22 @@ pub struct CUDA_MEMCPY2D_st {
 const _: () = {
     ["Size of CUDA_MEMCPY2D_st"][::core::mem::size_of::<CUDA_MEMCPY2D_st>() - 128usize];
     ["Alignment of CUDA_MEMCPY2D_st"][::core::mem::align_of::<CUDA_MEMCPY2D_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcXInBytes) - 0usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcY) - 8usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcMemoryType) - 16usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcHost) - 24usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcDevice) - 32usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcArray) - 40usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::srcPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcPitch) - 48usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstXInBytes) - 56usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstY) - 64usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstMemoryType) - 72usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstHost) - 80usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstDevice) - 88usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstArray) - 96usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::dstPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstPitch) - 104usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::WidthInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, WidthInBytes) - 112usize];
-    ["Offset of field: CUDA_MEMCPY2D_st::Height"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_st, Height) - 120usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcY"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcY) - 8usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcMemoryType) - 16usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcHost"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcHost) - 24usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcDevice"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcDevice) - 32usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcArray"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcArray) - 40usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::srcPitch"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, srcPitch) - 48usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstXInBytes) - 56usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstY"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstY) - 64usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstMemoryType) - 72usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstHost"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstHost) - 80usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstDevice"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstDevice) - 88usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstArray"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstArray) - 96usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::dstPitch"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, dstPitch) - 104usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::WidthInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, WidthInBytes) - 112usize];
+    ["Offset of field: CUDA_MEMCPY2D_st::Height"][::core::mem::offset_of!(CUDA_MEMCPY2D_st, Height) - 120usize];
 };
 pub type CUDA_MEMCPY2D_v2 = CUDA_MEMCPY2D_st;
 pub type CUDA_MEMCPY2D = CUDA_MEMCPY2D_v2;
@@ -2415,56 +2012,31 @@ pub struct CUDA_MEMCPY3D_st {
 const _: () = {
     ["Size of CUDA_MEMCPY3D_st"][::core::mem::size_of::<CUDA_MEMCPY3D_st>() - 200usize];
     ["Alignment of CUDA_MEMCPY3D_st"][::core::mem::align_of::<CUDA_MEMCPY3D_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcXInBytes) - 0usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcY) - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcZ) - 16usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcLOD) - 24usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcMemoryType) - 32usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHost) - 40usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcDevice) - 48usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcArray) - 56usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::reserved0"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved0) - 64usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcPitch) - 72usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::srcHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHeight) - 80usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstXInBytes) - 88usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstY) - 96usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstZ) - 104usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstLOD) - 112usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstMemoryType) - 120usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHost) - 128usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstDevice) - 136usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstArray) - 144usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::reserved1"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved1) - 152usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstPitch) - 160usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::dstHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHeight) - 168usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::WidthInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, WidthInBytes) - 176usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::Height"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, Height) - 184usize];
-    ["Offset of field: CUDA_MEMCPY3D_st::Depth"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_st, Depth) - 192usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcY"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcY) - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcZ) - 16usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcLOD) - 24usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcMemoryType) - 32usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHost) - 40usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcDevice) - 48usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcArray) - 56usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::reserved0"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved0) - 64usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcPitch) - 72usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::srcHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, srcHeight) - 80usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstXInBytes) - 88usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstY"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstY) - 96usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstZ) - 104usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstLOD) - 112usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstMemoryType) - 120usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHost) - 128usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstDevice) - 136usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstArray) - 144usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::reserved1"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, reserved1) - 152usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstPitch) - 160usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::dstHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, dstHeight) - 168usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::WidthInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, WidthInBytes) - 176usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::Height"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, Height) - 184usize];
+    ["Offset of field: CUDA_MEMCPY3D_st::Depth"][::core::mem::offset_of!(CUDA_MEMCPY3D_st, Depth) - 192usize];
 };
 pub type CUDA_MEMCPY3D_v2 = CUDA_MEMCPY3D_st;
 pub type CUDA_MEMCPY3D = CUDA_MEMCPY3D_v2;
@@ -2500,58 +2072,32 @@ pub struct CUDA_MEMCPY3D_PEER_st {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUDA_MEMCPY3D_PEER_st"][::core::mem::size_of::<CUDA_MEMCPY3D_PEER_st>() - 200usize];
-    ["Alignment of CUDA_MEMCPY3D_PEER_st"]
-        [::core::mem::align_of::<CUDA_MEMCPY3D_PEER_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcXInBytes) - 0usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcY) - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcZ) - 16usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcLOD) - 24usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcMemoryType) - 32usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcHost) - 40usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcDevice) - 48usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcArray) - 56usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcContext"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcContext) - 64usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcPitch) - 72usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcHeight) - 80usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstXInBytes) - 88usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstY) - 96usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstZ) - 104usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstLOD) - 112usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstMemoryType) - 120usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstHost) - 128usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstDevice) - 136usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstArray) - 144usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstContext"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstContext) - 152usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstPitch) - 160usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstHeight) - 168usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::WidthInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, WidthInBytes) - 176usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::Height"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, Height) - 184usize];
-    ["Offset of field: CUDA_MEMCPY3D_PEER_st::Depth"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, Depth) - 192usize];
+    ["Alignment of CUDA_MEMCPY3D_PEER_st"][::core::mem::align_of::<CUDA_MEMCPY3D_PEER_st>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcY"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcY) - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcZ) - 16usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcLOD) - 24usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcMemoryType) - 32usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcHost) - 40usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcDevice) - 48usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcArray) - 56usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcContext"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcContext) - 64usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcPitch) - 72usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::srcHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, srcHeight) - 80usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstXInBytes) - 88usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstY"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstY) - 96usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstZ) - 104usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstLOD) - 112usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstMemoryType) - 120usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstHost) - 128usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstDevice) - 136usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstArray) - 144usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstContext"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstContext) - 152usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstPitch) - 160usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::dstHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, dstHeight) - 168usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::WidthInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, WidthInBytes) - 176usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::Height"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, Height) - 184usize];
+    ["Offset of field: CUDA_MEMCPY3D_PEER_st::Depth"][::core::mem::offset_of!(CUDA_MEMCPY3D_PEER_st, Depth) - 192usize];
 };
 pub type CUDA_MEMCPY3D_PEER_v1 = CUDA_MEMCPY3D_PEER_st;
 pub type CUDA_MEMCPY3D_PEER = CUDA_MEMCPY3D_PEER_v1;
@@ -2565,18 +2111,12 @@ pub struct CUDA_MEMCPY_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMCPY_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_MEMCPY_NODE_PARAMS_st>() - 216usize];
-    ["Alignment of CUDA_MEMCPY_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_MEMCPY_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::flags"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, flags) - 0usize];
-    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::reserved"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, reserved) - 4usize];
-    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::copyCtx"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, copyCtx) - 8usize];
-    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::copyParams"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, copyParams) - 16usize];
+    ["Size of CUDA_MEMCPY_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_MEMCPY_NODE_PARAMS_st>() - 216usize];
+    ["Alignment of CUDA_MEMCPY_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_MEMCPY_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::flags"][::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, flags) - 0usize];
+    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::reserved"][::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, reserved) - 4usize];
+    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::copyCtx"][::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, copyCtx) - 8usize];
+    ["Offset of field: CUDA_MEMCPY_NODE_PARAMS_st::copyParams"][::core::mem::offset_of!(CUDA_MEMCPY_NODE_PARAMS_st, copyParams) - 16usize];
 };
 pub type CUDA_MEMCPY_NODE_PARAMS = CUDA_MEMCPY_NODE_PARAMS_st;
 #[repr(C)]
@@ -2589,18 +2129,12 @@ pub struct CUDA_ARRAY_DESCRIPTOR_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY_DESCRIPTOR_st"]
-        [::core::mem::size_of::<CUDA_ARRAY_DESCRIPTOR_st>() - 24usize];
-    ["Alignment of CUDA_ARRAY_DESCRIPTOR_st"]
-        [::core::mem::align_of::<CUDA_ARRAY_DESCRIPTOR_st>() - 8usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Width"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Width) - 0usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Height"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Height) - 8usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Format"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Format) - 16usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::NumChannels"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, NumChannels) - 20usize];
+    ["Size of CUDA_ARRAY_DESCRIPTOR_st"][::core::mem::size_of::<CUDA_ARRAY_DESCRIPTOR_st>() - 24usize];
+    ["Alignment of CUDA_ARRAY_DESCRIPTOR_st"][::core::mem::align_of::<CUDA_ARRAY_DESCRIPTOR_st>() - 8usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Width"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Width) - 0usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Height"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Height) - 8usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::Format"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, Format) - 16usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_st::NumChannels"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_st, NumChannels) - 20usize];
 };
 pub type CUDA_ARRAY_DESCRIPTOR_v2 = CUDA_ARRAY_DESCRIPTOR_st;
 pub type CUDA_ARRAY_DESCRIPTOR = CUDA_ARRAY_DESCRIPTOR_v2;
@@ -2616,22 +2150,14 @@ pub struct CUDA_ARRAY3D_DESCRIPTOR_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY3D_DESCRIPTOR_st"]
-        [::core::mem::size_of::<CUDA_ARRAY3D_DESCRIPTOR_st>() - 40usize];
-    ["Alignment of CUDA_ARRAY3D_DESCRIPTOR_st"]
-        [::core::mem::align_of::<CUDA_ARRAY3D_DESCRIPTOR_st>() - 8usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Width"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Width) - 0usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Height"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Height) - 8usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Depth"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Depth) - 16usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Format"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Format) - 24usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::NumChannels"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, NumChannels) - 28usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Flags"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Flags) - 32usize];
+    ["Size of CUDA_ARRAY3D_DESCRIPTOR_st"][::core::mem::size_of::<CUDA_ARRAY3D_DESCRIPTOR_st>() - 40usize];
+    ["Alignment of CUDA_ARRAY3D_DESCRIPTOR_st"][::core::mem::align_of::<CUDA_ARRAY3D_DESCRIPTOR_st>() - 8usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Width"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Width) - 0usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Height"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Height) - 8usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Depth"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Depth) - 16usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Format"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Format) - 24usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::NumChannels"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, NumChannels) - 28usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_st::Flags"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_st, Flags) - 32usize];
 };
 pub type CUDA_ARRAY3D_DESCRIPTOR_v2 = CUDA_ARRAY3D_DESCRIPTOR_st;
 pub type CUDA_ARRAY3D_DESCRIPTOR = CUDA_ARRAY3D_DESCRIPTOR_v2;
@@ -2653,33 +2179,21 @@ pub struct CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1>() - 12usize];
-    ["Alignment of CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::width"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, width) - 0usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::height"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, height) - 4usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::depth"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, depth) - 8usize];
+    ["Size of CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1>() - 12usize];
+    ["Alignment of CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::width"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, width) - 0usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::height"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, height) - 4usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1::depth"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st__bindgen_ty_1, depth) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY_SPARSE_PROPERTIES_st"]
-        [::core::mem::size_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st>() - 48usize];
-    ["Alignment of CUDA_ARRAY_SPARSE_PROPERTIES_st"]
-        [::core::mem::align_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st>() - 8usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::tileExtent"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, tileExtent) - 0usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::miptailFirstLevel"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, miptailFirstLevel) - 12usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::miptailSize"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, miptailSize) - 16usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::flags"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, flags) - 24usize];
-    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::reserved"]
-        [::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, reserved) - 28usize];
+    ["Size of CUDA_ARRAY_SPARSE_PROPERTIES_st"][::core::mem::size_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st>() - 48usize];
+    ["Alignment of CUDA_ARRAY_SPARSE_PROPERTIES_st"][::core::mem::align_of::<CUDA_ARRAY_SPARSE_PROPERTIES_st>() - 8usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::tileExtent"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, tileExtent) - 0usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::miptailFirstLevel"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, miptailFirstLevel) - 12usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::miptailSize"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, miptailSize) - 16usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::flags"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, flags) - 24usize];
+    ["Offset of field: CUDA_ARRAY_SPARSE_PROPERTIES_st::reserved"][::core::mem::offset_of!(CUDA_ARRAY_SPARSE_PROPERTIES_st, reserved) - 28usize];
 };
 pub type CUDA_ARRAY_SPARSE_PROPERTIES_v1 = CUDA_ARRAY_SPARSE_PROPERTIES_st;
 pub type CUDA_ARRAY_SPARSE_PROPERTIES = CUDA_ARRAY_SPARSE_PROPERTIES_v1;
@@ -2692,16 +2206,11 @@ pub struct CUDA_ARRAY_MEMORY_REQUIREMENTS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY_MEMORY_REQUIREMENTS_st"]
-        [::core::mem::size_of::<CUDA_ARRAY_MEMORY_REQUIREMENTS_st>() - 32usize];
-    ["Alignment of CUDA_ARRAY_MEMORY_REQUIREMENTS_st"]
-        [::core::mem::align_of::<CUDA_ARRAY_MEMORY_REQUIREMENTS_st>() - 8usize];
-    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::size"]
-        [::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, size) - 0usize];
-    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::alignment"]
-        [::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, alignment) - 8usize];
-    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::reserved"]
-        [::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, reserved) - 16usize];
+    ["Size of CUDA_ARRAY_MEMORY_REQUIREMENTS_st"][::core::mem::size_of::<CUDA_ARRAY_MEMORY_REQUIREMENTS_st>() - 32usize];
+    ["Alignment of CUDA_ARRAY_MEMORY_REQUIREMENTS_st"][::core::mem::align_of::<CUDA_ARRAY_MEMORY_REQUIREMENTS_st>() - 8usize];
+    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::size"][::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, size) - 0usize];
+    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::alignment"][::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, alignment) - 8usize];
+    ["Offset of field: CUDA_ARRAY_MEMORY_REQUIREMENTS_st::reserved"][::core::mem::offset_of!(CUDA_ARRAY_MEMORY_REQUIREMENTS_st, reserved) - 16usize];
 };
 pub type CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 = CUDA_ARRAY_MEMORY_REQUIREMENTS_st;
 pub type CUDA_ARRAY_MEMORY_REQUIREMENTS = CUDA_ARRAY_MEMORY_REQUIREMENTS_v1;
@@ -2728,14 +2237,9 @@ pub struct CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1::hArray"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-        hArray
-    ) - 0usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1::hArray"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_1, hArray) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -2744,15 +2248,9 @@ pub struct CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2::hMipmappedArray"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2,
-        hMipmappedArray
-    )
-        - 0usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2::hMipmappedArray"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_2, hMipmappedArray) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -2764,28 +2262,12 @@ pub struct CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3>() - 24usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::devPtr"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3,
-        devPtr
-    ) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::format"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3,
-        format
-    ) - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::numChannels"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3,
-        numChannels
-    )
-        - 12usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::sizeInBytes"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3,
-        sizeInBytes
-    )
-        - 16usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3>() - 24usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::devPtr"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3, devPtr) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::format"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3, format) - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::numChannels"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3, numChannels) - 12usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3::sizeInBytes"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_3, sizeInBytes) - 16usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -2799,36 +2281,14 @@ pub struct CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4>() - 40usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::devPtr"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        devPtr
-    ) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::format"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        format
-    ) - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::numChannels"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        numChannels
-    )
-        - 12usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::width"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        width
-    ) - 16usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::height"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        height
-    ) - 24usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::pitchInBytes"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4,
-        pitchInBytes
-    )
-        - 32usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4>() - 40usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::devPtr"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, devPtr) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::format"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, format) - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::numChannels"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, numChannels) - 12usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::width"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, width) - 16usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::height"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, height) - 24usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4::pitchInBytes"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_4, pitchInBytes) - 32usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -2837,43 +2297,27 @@ pub struct CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5>() - 128usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5>() - 4usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5::reserved"][::core::mem::offset_of!(
-        CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5,
-        reserved
-    ) - 0usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5>() - 128usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5>() - 4usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5::reserved"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1__bindgen_ty_5, reserved) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1>() - 128usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::array"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, array) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::mipmap"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, mipmap) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::linear"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, linear) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::pitch2D"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, pitch2D) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::reserved"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, reserved) - 0usize];
+    ["Size of CUDA_RESOURCE_DESC_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1>() - 128usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::array"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, array) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::mipmap"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, mipmap) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::linear"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, linear) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::pitch2D"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, pitch2D) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st__bindgen_ty_1, reserved) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUDA_RESOURCE_DESC_st"][::core::mem::size_of::<CUDA_RESOURCE_DESC_st>() - 144usize];
-    ["Alignment of CUDA_RESOURCE_DESC_st"]
-        [::core::mem::align_of::<CUDA_RESOURCE_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st::resType"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, resType) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st::res"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, res) - 8usize];
-    ["Offset of field: CUDA_RESOURCE_DESC_st::flags"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, flags) - 136usize];
+    ["Alignment of CUDA_RESOURCE_DESC_st"][::core::mem::align_of::<CUDA_RESOURCE_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st::resType"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, resType) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st::res"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, res) - 8usize];
+    ["Offset of field: CUDA_RESOURCE_DESC_st::flags"][::core::mem::offset_of!(CUDA_RESOURCE_DESC_st, flags) - 136usize];
 };
 pub type CUDA_RESOURCE_DESC_v1 = CUDA_RESOURCE_DESC_st;
 pub type CUDA_RESOURCE_DESC = CUDA_RESOURCE_DESC_v1;
@@ -2895,26 +2339,16 @@ pub struct CUDA_TEXTURE_DESC_st {
 const _: () = {
     ["Size of CUDA_TEXTURE_DESC_st"][::core::mem::size_of::<CUDA_TEXTURE_DESC_st>() - 104usize];
     ["Alignment of CUDA_TEXTURE_DESC_st"][::core::mem::align_of::<CUDA_TEXTURE_DESC_st>() - 4usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::addressMode"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, addressMode) - 0usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::filterMode"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, filterMode) - 12usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::flags"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, flags) - 16usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::maxAnisotropy"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, maxAnisotropy) - 20usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::mipmapFilterMode"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, mipmapFilterMode) - 24usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::mipmapLevelBias"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, mipmapLevelBias) - 28usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::minMipmapLevelClamp"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, minMipmapLevelClamp) - 32usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::maxMipmapLevelClamp"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, maxMipmapLevelClamp) - 36usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::borderColor"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, borderColor) - 40usize];
-    ["Offset of field: CUDA_TEXTURE_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, reserved) - 56usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::addressMode"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, addressMode) - 0usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::filterMode"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, filterMode) - 12usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::flags"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, flags) - 16usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::maxAnisotropy"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, maxAnisotropy) - 20usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::mipmapFilterMode"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, mipmapFilterMode) - 24usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::mipmapLevelBias"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, mipmapLevelBias) - 28usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::minMipmapLevelClamp"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, minMipmapLevelClamp) - 32usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::maxMipmapLevelClamp"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, maxMipmapLevelClamp) - 36usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::borderColor"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, borderColor) - 40usize];
+    ["Offset of field: CUDA_TEXTURE_DESC_st::reserved"][::core::mem::offset_of!(CUDA_TEXTURE_DESC_st, reserved) - 56usize];
 };
 pub type CUDA_TEXTURE_DESC_v1 = CUDA_TEXTURE_DESC_st;
 pub type CUDA_TEXTURE_DESC = CUDA_TEXTURE_DESC_v1;
@@ -2970,28 +2404,17 @@ pub struct CUDA_RESOURCE_VIEW_DESC_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_RESOURCE_VIEW_DESC_st"]
-        [::core::mem::size_of::<CUDA_RESOURCE_VIEW_DESC_st>() - 112usize];
-    ["Alignment of CUDA_RESOURCE_VIEW_DESC_st"]
-        [::core::mem::align_of::<CUDA_RESOURCE_VIEW_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::format"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, format) - 0usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::width"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, width) - 8usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::height"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, height) - 16usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::depth"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, depth) - 24usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::firstMipmapLevel"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, firstMipmapLevel) - 32usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::lastMipmapLevel"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, lastMipmapLevel) - 36usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::firstLayer"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, firstLayer) - 40usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::lastLayer"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, lastLayer) - 44usize];
-    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, reserved) - 48usize];
+    ["Size of CUDA_RESOURCE_VIEW_DESC_st"][::core::mem::size_of::<CUDA_RESOURCE_VIEW_DESC_st>() - 112usize];
+    ["Alignment of CUDA_RESOURCE_VIEW_DESC_st"][::core::mem::align_of::<CUDA_RESOURCE_VIEW_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::format"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, format) - 0usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::width"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, width) - 8usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::height"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, height) - 16usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::depth"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, depth) - 24usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::firstMipmapLevel"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, firstMipmapLevel) - 32usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::lastMipmapLevel"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, lastMipmapLevel) - 36usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::firstLayer"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, firstLayer) - 40usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::lastLayer"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, lastLayer) - 44usize];
+    ["Offset of field: CUDA_RESOURCE_VIEW_DESC_st::reserved"][::core::mem::offset_of!(CUDA_RESOURCE_VIEW_DESC_st, reserved) - 48usize];
 };
 pub type CUDA_RESOURCE_VIEW_DESC_v1 = CUDA_RESOURCE_VIEW_DESC_st;
 pub type CUDA_RESOURCE_VIEW_DESC = CUDA_RESOURCE_VIEW_DESC_v1;
@@ -3005,8 +2428,7 @@ pub struct CUtensorMap_st {
 const _: () = {
     ["Size of CUtensorMap_st"][::core::mem::size_of::<CUtensorMap_st>() - 128usize];
     ["Alignment of CUtensorMap_st"][::core::mem::align_of::<CUtensorMap_st>() - 128usize];
-    ["Offset of field: CUtensorMap_st::opaque"]
-        [::core::mem::offset_of!(CUtensorMap_st, opaque) - 0usize];
+    ["Offset of field: CUtensorMap_st::opaque"][::core::mem::offset_of!(CUtensorMap_st, opaque) - 0usize];
 };
 pub type CUtensorMap = CUtensorMap_st;
 pub const CU_TENSOR_MAP_DATA_TYPE_UINT8: CUtensorMapDataType_enum = 0;
@@ -3068,14 +2490,10 @@ pub struct CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st"]
-        [::core::mem::size_of::<CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st>() - 16usize];
-    ["Alignment of CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st"]
-        [::core::mem::align_of::<CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st>() - 8usize];
-    ["Offset of field: CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st::p2pToken"]
-        [::core::mem::offset_of!(CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st, p2pToken) - 0usize];
-    ["Offset of field: CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st::vaSpaceToken"]
-        [::core::mem::offset_of!(CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st, vaSpaceToken) - 8usize];
+    ["Size of CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st"][::core::mem::size_of::<CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st>() - 16usize];
+    ["Alignment of CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st"][::core::mem::align_of::<CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st>() - 8usize];
+    ["Offset of field: CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st::p2pToken"][::core::mem::offset_of!(CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st, p2pToken) - 0usize];
+    ["Offset of field: CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st::vaSpaceToken"][::core::mem::offset_of!(CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st, vaSpaceToken) - 8usize];
 };
 pub type CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_v1 = CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_st;
 pub type CUDA_POINTER_ATTRIBUTE_P2P_TOKENS = CUDA_POINTER_ATTRIBUTE_P2P_TOKENS_v1;
@@ -3101,28 +2519,17 @@ pub struct CUDA_LAUNCH_PARAMS_st {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUDA_LAUNCH_PARAMS_st"][::core::mem::size_of::<CUDA_LAUNCH_PARAMS_st>() - 56usize];
-    ["Alignment of CUDA_LAUNCH_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_LAUNCH_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::function"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, function) - 0usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimX"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimX) - 8usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimY"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimY) - 12usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimZ"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimZ) - 16usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimX"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimX) - 20usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimY"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimY) - 24usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimZ"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimZ) - 28usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::sharedMemBytes"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, sharedMemBytes) - 32usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::hStream"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, hStream) - 40usize];
-    ["Offset of field: CUDA_LAUNCH_PARAMS_st::kernelParams"]
-        [::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, kernelParams) - 48usize];
+    ["Alignment of CUDA_LAUNCH_PARAMS_st"][::core::mem::align_of::<CUDA_LAUNCH_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::function"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, function) - 0usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimX"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimX) - 8usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimY"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimY) - 12usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::gridDimZ"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, gridDimZ) - 16usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimX"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimX) - 20usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimY"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimY) - 24usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::blockDimZ"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, blockDimZ) - 28usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::sharedMemBytes"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, sharedMemBytes) - 32usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::hStream"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, hStream) - 40usize];
+    ["Offset of field: CUDA_LAUNCH_PARAMS_st::kernelParams"][::core::mem::offset_of!(CUDA_LAUNCH_PARAMS_st, kernelParams) - 48usize];
 };
 pub type CUDA_LAUNCH_PARAMS_v1 = CUDA_LAUNCH_PARAMS_st;
 pub type CUDA_LAUNCH_PARAMS = CUDA_LAUNCH_PARAMS_v1;
@@ -3161,57 +2568,29 @@ pub struct CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<
-        CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-    >() - 16usize];
-    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>(
-        ) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::handle"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-        handle
-    )
-        - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::name"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-        name
-    )
-        - 8usize];
+    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::handle"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1, handle) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::name"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1, name) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1>() - 16usize];
-    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::fd"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1, fd) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::win32"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1,
-        win32
-    ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::nvSciBufObject"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1,
-        nvSciBufObject
-    )
-        - 0usize];
+    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::fd"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1, fd) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::win32"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1, win32) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1::nvSciBufObject"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st__bindgen_ty_1, nvSciBufObject) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st>() - 104usize];
-    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::type_"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, type_) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::handle"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, handle) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::size"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, size) - 24usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::flags"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, flags) - 32usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, reserved) - 36usize];
+    ["Size of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st"][::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st>() - 104usize];
+    ["Alignment of CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st"][::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::type_"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, type_) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::handle"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, handle) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::size"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, size) - 24usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::flags"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, flags) - 32usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st, reserved) - 36usize];
 };
 pub type CUDA_EXTERNAL_MEMORY_HANDLE_DESC_v1 = CUDA_EXTERNAL_MEMORY_HANDLE_DESC_st;
 pub type CUDA_EXTERNAL_MEMORY_HANDLE_DESC = CUDA_EXTERNAL_MEMORY_HANDLE_DESC_v1;
@@ -3225,18 +2604,12 @@ pub struct CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st>() - 88usize];
-    ["Alignment of CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::offset"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, offset) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::size"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, size) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::flags"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, flags) - 16usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, reserved) - 20usize];
+    ["Size of CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st"][::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st>() - 88usize];
+    ["Alignment of CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st"][::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::offset"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, offset) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::size"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, size) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::flags"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, flags) - 16usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st, reserved) - 20usize];
 };
 pub type CUDA_EXTERNAL_MEMORY_BUFFER_DESC_v1 = CUDA_EXTERNAL_MEMORY_BUFFER_DESC_st;
 pub type CUDA_EXTERNAL_MEMORY_BUFFER_DESC = CUDA_EXTERNAL_MEMORY_BUFFER_DESC_v1;
@@ -3250,39 +2623,25 @@ pub struct CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st>() - 120usize];
-    ["Alignment of CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::offset"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, offset) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::arrayDesc"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, arrayDesc) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::numLevels"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st,
-        numLevels
-    ) - 48usize];
-    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, reserved) - 52usize];
+    ["Size of CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st"][::core::mem::size_of::<CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st>() - 120usize];
+    ["Alignment of CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st"][::core::mem::align_of::<CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::offset"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, offset) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::arrayDesc"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, arrayDesc) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::numLevels"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, numLevels) - 48usize];
+    ["Offset of field: CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st, reserved) - 52usize];
 };
-pub type CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_v1 =
-    CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st;
+pub type CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_v1 = CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_st;
 pub type CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC = CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC_v1;
 pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_FD: CUexternalSemaphoreHandleType_enum = 1;
 pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_WIN32: CUexternalSemaphoreHandleType_enum = 2;
-pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_WIN32_KMT: CUexternalSemaphoreHandleType_enum =
-    3;
+pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_OPAQUE_WIN32_KMT: CUexternalSemaphoreHandleType_enum = 3;
 pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D12_FENCE: CUexternalSemaphoreHandleType_enum = 4;
 pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D11_FENCE: CUexternalSemaphoreHandleType_enum = 5;
 pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_NVSCISYNC: CUexternalSemaphoreHandleType_enum = 6;
-pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D11_KEYED_MUTEX: CUexternalSemaphoreHandleType_enum =
-    7;
-pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D11_KEYED_MUTEX_KMT:
-    CUexternalSemaphoreHandleType_enum = 8;
-pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD:
-    CUexternalSemaphoreHandleType_enum = 9;
-pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_WIN32:
-    CUexternalSemaphoreHandleType_enum = 10;
+pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D11_KEYED_MUTEX: CUexternalSemaphoreHandleType_enum = 7;
+pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_D3D11_KEYED_MUTEX_KMT: CUexternalSemaphoreHandleType_enum = 8;
+pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD: CUexternalSemaphoreHandleType_enum = 9;
+pub const CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_WIN32: CUexternalSemaphoreHandleType_enum = 10;
 pub type CUexternalSemaphoreHandleType_enum = ::core::ffi::c_uint;
 pub use self::CUexternalSemaphoreHandleType_enum as CUexternalSemaphoreHandleType;
 #[repr(C)]
@@ -3308,57 +2667,29 @@ pub struct CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>(
-        ) - 16usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>(
-        ) - 8usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
     ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::handle"]
-        [::core::mem::offset_of!(
-            CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-            handle
-        ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::name"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1,
-        name
-    )
-        - 8usize];
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1, handle) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1::name"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1__bindgen_ty_1, name) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1>() - 16usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::fd"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1,
-        fd
-    ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::win32"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1,
-        win32
-    ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::nvSciSyncObj"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1,
-        nvSciSyncObj
-    )
-        - 0usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::fd"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1, fd) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::win32"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1, win32) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1::nvSciSyncObj"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st__bindgen_ty_1, nvSciSyncObj) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st>() - 96usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::type_"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, type_) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::handle"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, handle) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::flags"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, flags) - 24usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, reserved) - 28usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st>() - 96usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::type_"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, type_) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::handle"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, handle) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::flags"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, flags) - 24usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st, reserved) - 28usize];
 };
 pub type CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_v1 = CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_st;
 pub type CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC = CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC_v1;
@@ -3384,20 +2715,10 @@ pub struct CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1 
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1,
-        >() - 8usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1,
-        >() - 8usize];
-    [
-        "Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1::value",
-    ][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1,
-        value
-    ) - 0usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1::value"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_1, value) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3407,26 +2728,12 @@ pub union CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::size_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-        >() - 8usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::align_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-        >() - 8usize];
-    [
-        "Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2::fence",
-    ][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-        fence
-    ) - 0usize];
-    [
-        "Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2::reserved",
-    ][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-        reserved
-    ) - 0usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2::fence"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2, fence) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2::reserved"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_2, reserved) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3435,60 +2742,27 @@ pub struct CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3 
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::size_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3,
-        >() - 8usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::align_of::<
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3,
-        >() - 8usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3>() - 8usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3>() - 8usize];
     ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3::key"]
-        [::core::mem::offset_of!(
-            CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3,
-            key
-        ) - 0usize];
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1__bindgen_ty_3, key) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1"][::core::mem::size_of::<
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-    >() - 72usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1"][::core::mem::align_of::<
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-    >() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::fence"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-        fence
-    ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::nvSciSync"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-        nvSciSync
-    )
-        - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::keyedMutex"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-        keyedMutex
-    )
-        - 16usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1,
-        reserved
-    )
-        - 24usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1>() - 72usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::fence"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1, fence) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::nvSciSync"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1, nvSciSync) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::keyedMutex"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1, keyedMutex) - 16usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st__bindgen_ty_1, reserved) - 24usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st>() - 144usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::params"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, params) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::flags"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, flags) - 72usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, reserved) - 76usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st>() - 144usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::params"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, params) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::flags"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, flags) - 72usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st, reserved) - 76usize];
 };
 pub type CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_v1 = CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_st;
 pub type CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS = CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS_v1;
@@ -3514,17 +2788,10 @@ pub struct CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1>(
-        ) - 8usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1>(
-        ) - 8usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
     ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1::value"]
-        [::core::mem::offset_of!(
-            CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1,
-            value
-        ) - 0usize];
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_1, value) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3534,23 +2801,12 @@ pub union CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2>(
-        ) - 8usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2>(
-        ) - 8usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
     ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2::fence"]
-        [::core::mem::offset_of!(
-            CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-            fence
-        ) - 0usize];
-    [
-        "Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2::reserved",
-    ][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2,
-        reserved
-    ) - 0usize];
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2, fence) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2::reserved"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_2, reserved) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3560,62 +2816,29 @@ pub struct CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3>(
-        ) - 16usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3>(
-        ) - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3::key"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3,
-        key
-    )
-        - 0usize];
-    [
-        "Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3::timeoutMs",
-    ][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3,
-        timeoutMs
-    ) - 8usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3>() - 16usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3::key"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3, key) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3::timeoutMs"]
+        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1__bindgen_ty_3, timeoutMs) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1>() - 72usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::fence"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1,
-        fence
-    ) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::nvSciSync"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1,
-        nvSciSync
-    )
-        - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::keyedMutex"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1,
-        keyedMutex
-    )
-        - 16usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(
-        CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1,
-        reserved
-    )
-        - 32usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1>() - 72usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::fence"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1, fence) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::nvSciSync"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1, nvSciSync) - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::keyedMutex"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1, keyedMutex) - 16usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st__bindgen_ty_1, reserved) - 32usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st>() - 144usize];
-    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::params"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, params) - 0usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::flags"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, flags) - 72usize];
-    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::reserved"]
-        [::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, reserved) - 76usize];
+    ["Size of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st"][::core::mem::size_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st>() - 144usize];
+    ["Alignment of CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st"][::core::mem::align_of::<CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::params"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, params) - 0usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::flags"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, flags) - 72usize];
+    ["Offset of field: CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st::reserved"][::core::mem::offset_of!(CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st, reserved) - 76usize];
 };
 pub type CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_v1 = CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_st;
 pub type CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS = CUDA_EXTERNAL_SEMAPHORE_WAIT_PARAMS_v1;
@@ -3628,16 +2851,11 @@ pub struct CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st>() - 24usize];
-    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::extSemArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, extSemArray) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::paramsArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, paramsArray) - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::numExtSems"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, numExtSems) - 16usize];
+    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st>() - 24usize];
+    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::extSemArray"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, extSemArray) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::paramsArray"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, paramsArray) - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st::numExtSems"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st, numExtSems) - 16usize];
 };
 pub type CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v1 = CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_st;
 pub type CUDA_EXT_SEM_SIGNAL_NODE_PARAMS = CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v1;
@@ -3657,31 +2875,18 @@ pub union CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(
-        CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1,
-        ctx
-    ) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(
-        CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1,
-        gCtx
-    ) - 0usize];
+    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st>() - 32usize];
-    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::extSemArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, extSemArray) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::paramsArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, paramsArray) - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::numExtSems"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, numExtSems) - 16usize];
+    ["Size of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st>() - 32usize];
+    ["Alignment of CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::extSemArray"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, extSemArray) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::paramsArray"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, paramsArray) - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st::numExtSems"][::core::mem::offset_of!(CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st, numExtSems) - 16usize];
 };
 pub type CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2 = CUDA_EXT_SEM_SIGNAL_NODE_PARAMS_v2_st;
 #[repr(C)]
@@ -3693,16 +2898,11 @@ pub struct CUDA_EXT_SEM_WAIT_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_st>() - 24usize];
-    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::extSemArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, extSemArray) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::paramsArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, paramsArray) - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::numExtSems"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, numExtSems) - 16usize];
+    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_st>() - 24usize];
+    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::extSemArray"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, extSemArray) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::paramsArray"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, paramsArray) - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_st::numExtSems"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_st, numExtSems) - 16usize];
 };
 pub type CUDA_EXT_SEM_WAIT_NODE_PARAMS_v1 = CUDA_EXT_SEM_WAIT_NODE_PARAMS_st;
 pub type CUDA_EXT_SEM_WAIT_NODE_PARAMS = CUDA_EXT_SEM_WAIT_NODE_PARAMS_v1;
@@ -3722,27 +2922,18 @@ pub union CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1, ctx) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1, gCtx) - 0usize];
+    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st>() - 32usize];
-    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::extSemArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, extSemArray) - 0usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::paramsArray"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, paramsArray) - 8usize];
-    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::numExtSems"]
-        [::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, numExtSems) - 16usize];
+    ["Size of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st>() - 32usize];
+    ["Alignment of CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::extSemArray"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, extSemArray) - 0usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::paramsArray"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, paramsArray) - 8usize];
+    ["Offset of field: CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st::numExtSems"][::core::mem::offset_of!(CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st, numExtSems) - 16usize];
 };
 pub type CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2 = CUDA_EXT_SEM_WAIT_NODE_PARAMS_v2_st;
 pub type CUmemGenericAllocationHandle_v1 = ::core::ffi::c_ulonglong;
@@ -3823,14 +3014,10 @@ pub union CUarrayMapInfo_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUarrayMapInfo_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUarrayMapInfo_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_1::mipmap"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_1, mipmap) - 0usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_1::array"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_1, array) - 0usize];
+    ["Size of CUarrayMapInfo_st__bindgen_ty_1"][::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUarrayMapInfo_st__bindgen_ty_1"][::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_1::mipmap"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_1, mipmap) - 0usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_1::array"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_1, array) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3852,32 +3039,16 @@ pub struct CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1"]
-        [::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1>() - 32usize];
-    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1"]
-        [::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::level"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, level) - 0usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::layer"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, layer) - 4usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetX"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetX) - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetY"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetY) - 12usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetZ"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetZ) - 16usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentWidth"][::core::mem::offset_of!(
-        CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1,
-        extentWidth
-    ) - 20usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentHeight"][::core::mem::offset_of!(
-        CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1,
-        extentHeight
-    ) - 24usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentDepth"][::core::mem::offset_of!(
-        CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1,
-        extentDepth
-    ) - 28usize];
+    ["Size of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1"][::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1>() - 32usize];
+    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1"][::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::level"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, level) - 0usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::layer"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, layer) - 4usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetX"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetX) - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetY"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetY) - 12usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::offsetZ"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, offsetZ) - 16usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentWidth"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, extentWidth) - 20usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentHeight"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, extentHeight) - 24usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1::extentDepth"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_1, extentDepth) - 28usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3888,27 +3059,18 @@ pub struct CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2"]
-        [::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2>() - 24usize];
-    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2"]
-        [::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::layer"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, layer) - 0usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::offset"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, offset) - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::size"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, size) - 16usize];
+    ["Size of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2"][::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2>() - 24usize];
+    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2"][::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::layer"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, layer) - 0usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::offset"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, offset) - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2::size"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2__bindgen_ty_2, size) - 16usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUarrayMapInfo_st__bindgen_ty_2"]
-        [::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2>() - 32usize];
-    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2"]
-        [::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2::sparseLevel"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2, sparseLevel) - 0usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2::miptail"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2, miptail) - 0usize];
+    ["Size of CUarrayMapInfo_st__bindgen_ty_2"][::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_2>() - 32usize];
+    ["Alignment of CUarrayMapInfo_st__bindgen_ty_2"][::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2::sparseLevel"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2, sparseLevel) - 0usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_2::miptail"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_2, miptail) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3917,39 +3079,25 @@ pub union CUarrayMapInfo_st__bindgen_ty_3 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUarrayMapInfo_st__bindgen_ty_3"]
-        [::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_3>() - 8usize];
-    ["Alignment of CUarrayMapInfo_st__bindgen_ty_3"]
-        [::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_3>() - 8usize];
-    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_3::memHandle"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_3, memHandle) - 0usize];
+    ["Size of CUarrayMapInfo_st__bindgen_ty_3"][::core::mem::size_of::<CUarrayMapInfo_st__bindgen_ty_3>() - 8usize];
+    ["Alignment of CUarrayMapInfo_st__bindgen_ty_3"][::core::mem::align_of::<CUarrayMapInfo_st__bindgen_ty_3>() - 8usize];
+    ["Offset of field: CUarrayMapInfo_st__bindgen_ty_3::memHandle"][::core::mem::offset_of!(CUarrayMapInfo_st__bindgen_ty_3, memHandle) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUarrayMapInfo_st"][::core::mem::size_of::<CUarrayMapInfo_st>() - 96usize];
     ["Alignment of CUarrayMapInfo_st"][::core::mem::align_of::<CUarrayMapInfo_st>() - 8usize];
-    ["Offset of field: CUarrayMapInfo_st::resourceType"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, resourceType) - 0usize];
-    ["Offset of field: CUarrayMapInfo_st::resource"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, resource) - 8usize];
-    ["Offset of field: CUarrayMapInfo_st::subresourceType"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, subresourceType) - 16usize];
-    ["Offset of field: CUarrayMapInfo_st::subresource"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, subresource) - 24usize];
-    ["Offset of field: CUarrayMapInfo_st::memOperationType"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, memOperationType) - 56usize];
-    ["Offset of field: CUarrayMapInfo_st::memHandleType"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, memHandleType) - 60usize];
-    ["Offset of field: CUarrayMapInfo_st::memHandle"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, memHandle) - 64usize];
-    ["Offset of field: CUarrayMapInfo_st::offset"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, offset) - 72usize];
-    ["Offset of field: CUarrayMapInfo_st::deviceBitMask"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, deviceBitMask) - 80usize];
-    ["Offset of field: CUarrayMapInfo_st::flags"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, flags) - 84usize];
-    ["Offset of field: CUarrayMapInfo_st::reserved"]
-        [::core::mem::offset_of!(CUarrayMapInfo_st, reserved) - 88usize];
+    ["Offset of field: CUarrayMapInfo_st::resourceType"][::core::mem::offset_of!(CUarrayMapInfo_st, resourceType) - 0usize];
+    ["Offset of field: CUarrayMapInfo_st::resource"][::core::mem::offset_of!(CUarrayMapInfo_st, resource) - 8usize];
+    ["Offset of field: CUarrayMapInfo_st::subresourceType"][::core::mem::offset_of!(CUarrayMapInfo_st, subresourceType) - 16usize];
+    ["Offset of field: CUarrayMapInfo_st::subresource"][::core::mem::offset_of!(CUarrayMapInfo_st, subresource) - 24usize];
+    ["Offset of field: CUarrayMapInfo_st::memOperationType"][::core::mem::offset_of!(CUarrayMapInfo_st, memOperationType) - 56usize];
+    ["Offset of field: CUarrayMapInfo_st::memHandleType"][::core::mem::offset_of!(CUarrayMapInfo_st, memHandleType) - 60usize];
+    ["Offset of field: CUarrayMapInfo_st::memHandle"][::core::mem::offset_of!(CUarrayMapInfo_st, memHandle) - 64usize];
+    ["Offset of field: CUarrayMapInfo_st::offset"][::core::mem::offset_of!(CUarrayMapInfo_st, offset) - 72usize];
+    ["Offset of field: CUarrayMapInfo_st::deviceBitMask"][::core::mem::offset_of!(CUarrayMapInfo_st, deviceBitMask) - 80usize];
+    ["Offset of field: CUarrayMapInfo_st::flags"][::core::mem::offset_of!(CUarrayMapInfo_st, flags) - 84usize];
+    ["Offset of field: CUarrayMapInfo_st::reserved"][::core::mem::offset_of!(CUarrayMapInfo_st, reserved) - 88usize];
 };
 pub type CUarrayMapInfo_v1 = CUarrayMapInfo_st;
 pub type CUarrayMapInfo = CUarrayMapInfo_v1;
@@ -3973,34 +3121,23 @@ pub struct CUmemLocation_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemLocation_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUmemLocation_st__bindgen_ty_1__bindgen_ty_1>() - 2usize];
-    ["Alignment of CUmemLocation_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUmemLocation_st__bindgen_ty_1__bindgen_ty_1>() - 1usize];
-    ["Offset of field: CUmemLocation_st__bindgen_ty_1__bindgen_ty_1::deviceId"]
-        [::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1__bindgen_ty_1, deviceId) - 0usize];
-    ["Offset of field: CUmemLocation_st__bindgen_ty_1__bindgen_ty_1::localityDomainId"][::core::mem::offset_of!(
-        CUmemLocation_st__bindgen_ty_1__bindgen_ty_1,
-        localityDomainId
-    ) - 1usize];
+    ["Size of CUmemLocation_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUmemLocation_st__bindgen_ty_1__bindgen_ty_1>() - 2usize];
+    ["Alignment of CUmemLocation_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUmemLocation_st__bindgen_ty_1__bindgen_ty_1>() - 1usize];
+    ["Offset of field: CUmemLocation_st__bindgen_ty_1__bindgen_ty_1::deviceId"][::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1__bindgen_ty_1, deviceId) - 0usize];
+    ["Offset of field: CUmemLocation_st__bindgen_ty_1__bindgen_ty_1::localityDomainId"][::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1__bindgen_ty_1, localityDomainId) - 1usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemLocation_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUmemLocation_st__bindgen_ty_1>() - 4usize];
-    ["Alignment of CUmemLocation_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUmemLocation_st__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUmemLocation_st__bindgen_ty_1::id"]
-        [::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1, id) - 0usize];
-    ["Offset of field: CUmemLocation_st__bindgen_ty_1::localized"]
-        [::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1, localized) - 0usize];
+    ["Size of CUmemLocation_st__bindgen_ty_1"][::core::mem::size_of::<CUmemLocation_st__bindgen_ty_1>() - 4usize];
+    ["Alignment of CUmemLocation_st__bindgen_ty_1"][::core::mem::align_of::<CUmemLocation_st__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUmemLocation_st__bindgen_ty_1::id"][::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1, id) - 0usize];
+    ["Offset of field: CUmemLocation_st__bindgen_ty_1::localized"][::core::mem::offset_of!(CUmemLocation_st__bindgen_ty_1, localized) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUmemLocation_st"][::core::mem::size_of::<CUmemLocation_st>() - 8usize];
     ["Alignment of CUmemLocation_st"][::core::mem::align_of::<CUmemLocation_st>() - 4usize];
-    ["Offset of field: CUmemLocation_st::type_"]
-        [::core::mem::offset_of!(CUmemLocation_st, type_) - 0usize];
+    ["Offset of field: CUmemLocation_st::type_"][::core::mem::offset_of!(CUmemLocation_st, type_) - 0usize];
 };
 pub type CUmemLocation_v1 = CUmemLocation_st;
 pub type CUmemLocation = CUmemLocation_v1;
@@ -4027,36 +3164,22 @@ pub struct CUmemAllocationProp_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemAllocationProp_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUmemAllocationProp_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUmemAllocationProp_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUmemAllocationProp_st__bindgen_ty_1>() - 2usize];
-    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::compressionType"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, compressionType) - 0usize];
-    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::gpuDirectRDMACapable"][::core::mem::offset_of!(
-        CUmemAllocationProp_st__bindgen_ty_1,
-        gpuDirectRDMACapable
-    ) - 1usize];
-    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::usage"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, usage) - 2usize];
-    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::reserved"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, reserved) - 4usize];
+    ["Size of CUmemAllocationProp_st__bindgen_ty_1"][::core::mem::size_of::<CUmemAllocationProp_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUmemAllocationProp_st__bindgen_ty_1"][::core::mem::align_of::<CUmemAllocationProp_st__bindgen_ty_1>() - 2usize];
+    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::compressionType"][::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, compressionType) - 0usize];
+    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::gpuDirectRDMACapable"][::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, gpuDirectRDMACapable) - 1usize];
+    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::usage"][::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, usage) - 2usize];
+    ["Offset of field: CUmemAllocationProp_st__bindgen_ty_1::reserved"][::core::mem::offset_of!(CUmemAllocationProp_st__bindgen_ty_1, reserved) - 4usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUmemAllocationProp_st"][::core::mem::size_of::<CUmemAllocationProp_st>() - 32usize];
-    ["Alignment of CUmemAllocationProp_st"]
-        [::core::mem::align_of::<CUmemAllocationProp_st>() - 8usize];
-    ["Offset of field: CUmemAllocationProp_st::type_"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st, type_) - 0usize];
-    ["Offset of field: CUmemAllocationProp_st::requestedHandleTypes"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st, requestedHandleTypes) - 4usize];
-    ["Offset of field: CUmemAllocationProp_st::location"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st, location) - 8usize];
-    ["Offset of field: CUmemAllocationProp_st::win32HandleMetaData"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st, win32HandleMetaData) - 16usize];
-    ["Offset of field: CUmemAllocationProp_st::allocFlags"]
-        [::core::mem::offset_of!(CUmemAllocationProp_st, allocFlags) - 24usize];
+    ["Alignment of CUmemAllocationProp_st"][::core::mem::align_of::<CUmemAllocationProp_st>() - 8usize];
+    ["Offset of field: CUmemAllocationProp_st::type_"][::core::mem::offset_of!(CUmemAllocationProp_st, type_) - 0usize];
+    ["Offset of field: CUmemAllocationProp_st::requestedHandleTypes"][::core::mem::offset_of!(CUmemAllocationProp_st, requestedHandleTypes) - 4usize];
+    ["Offset of field: CUmemAllocationProp_st::location"][::core::mem::offset_of!(CUmemAllocationProp_st, location) - 8usize];
+    ["Offset of field: CUmemAllocationProp_st::win32HandleMetaData"][::core::mem::offset_of!(CUmemAllocationProp_st, win32HandleMetaData) - 16usize];
+    ["Offset of field: CUmemAllocationProp_st::allocFlags"][::core::mem::offset_of!(CUmemAllocationProp_st, allocFlags) - 24usize];
 };
 pub type CUmemAllocationProp_v1 = CUmemAllocationProp_st;
 pub type CUmemAllocationProp = CUmemAllocationProp_v1;
@@ -4074,18 +3197,12 @@ pub struct CUmulticastObjectProp_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmulticastObjectProp_st"]
-        [::core::mem::size_of::<CUmulticastObjectProp_st>() - 32usize];
-    ["Alignment of CUmulticastObjectProp_st"]
-        [::core::mem::align_of::<CUmulticastObjectProp_st>() - 8usize];
-    ["Offset of field: CUmulticastObjectProp_st::numDevices"]
-        [::core::mem::offset_of!(CUmulticastObjectProp_st, numDevices) - 0usize];
-    ["Offset of field: CUmulticastObjectProp_st::size"]
-        [::core::mem::offset_of!(CUmulticastObjectProp_st, size) - 8usize];
-    ["Offset of field: CUmulticastObjectProp_st::handleTypes"]
-        [::core::mem::offset_of!(CUmulticastObjectProp_st, handleTypes) - 16usize];
-    ["Offset of field: CUmulticastObjectProp_st::flags"]
-        [::core::mem::offset_of!(CUmulticastObjectProp_st, flags) - 24usize];
+    ["Size of CUmulticastObjectProp_st"][::core::mem::size_of::<CUmulticastObjectProp_st>() - 32usize];
+    ["Alignment of CUmulticastObjectProp_st"][::core::mem::align_of::<CUmulticastObjectProp_st>() - 8usize];
+    ["Offset of field: CUmulticastObjectProp_st::numDevices"][::core::mem::offset_of!(CUmulticastObjectProp_st, numDevices) - 0usize];
+    ["Offset of field: CUmulticastObjectProp_st::size"][::core::mem::offset_of!(CUmulticastObjectProp_st, size) - 8usize];
+    ["Offset of field: CUmulticastObjectProp_st::handleTypes"][::core::mem::offset_of!(CUmulticastObjectProp_st, handleTypes) - 16usize];
+    ["Offset of field: CUmulticastObjectProp_st::flags"][::core::mem::offset_of!(CUmulticastObjectProp_st, flags) - 24usize];
 };
 pub type CUmulticastObjectProp_v1 = CUmulticastObjectProp_st;
 pub type CUmulticastObjectProp = CUmulticastObjectProp_v1;
@@ -4099,10 +3216,8 @@ pub struct CUmemAccessDesc_st {
 const _: () = {
     ["Size of CUmemAccessDesc_st"][::core::mem::size_of::<CUmemAccessDesc_st>() - 12usize];
     ["Alignment of CUmemAccessDesc_st"][::core::mem::align_of::<CUmemAccessDesc_st>() - 4usize];
-    ["Offset of field: CUmemAccessDesc_st::location"]
-        [::core::mem::offset_of!(CUmemAccessDesc_st, location) - 0usize];
-    ["Offset of field: CUmemAccessDesc_st::flags"]
-        [::core::mem::offset_of!(CUmemAccessDesc_st, flags) - 8usize];
+    ["Offset of field: CUmemAccessDesc_st::location"][::core::mem::offset_of!(CUmemAccessDesc_st, location) - 0usize];
+    ["Offset of field: CUmemAccessDesc_st::flags"][::core::mem::offset_of!(CUmemAccessDesc_st, flags) - 8usize];
 };
 pub type CUmemAccessDesc_v1 = CUmemAccessDesc_st;
 pub type CUmemAccessDesc = CUmemAccessDesc_v1;
@@ -4126,16 +3241,11 @@ pub struct CUgraphExecUpdateResultInfo_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUgraphExecUpdateResultInfo_st"]
-        [::core::mem::size_of::<CUgraphExecUpdateResultInfo_st>() - 24usize];
-    ["Alignment of CUgraphExecUpdateResultInfo_st"]
-        [::core::mem::align_of::<CUgraphExecUpdateResultInfo_st>() - 8usize];
-    ["Offset of field: CUgraphExecUpdateResultInfo_st::result"]
-        [::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, result) - 0usize];
-    ["Offset of field: CUgraphExecUpdateResultInfo_st::errorNode"]
-        [::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, errorNode) - 8usize];
-    ["Offset of field: CUgraphExecUpdateResultInfo_st::errorFromNode"]
-        [::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, errorFromNode) - 16usize];
+    ["Size of CUgraphExecUpdateResultInfo_st"][::core::mem::size_of::<CUgraphExecUpdateResultInfo_st>() - 24usize];
+    ["Alignment of CUgraphExecUpdateResultInfo_st"][::core::mem::align_of::<CUgraphExecUpdateResultInfo_st>() - 8usize];
+    ["Offset of field: CUgraphExecUpdateResultInfo_st::result"][::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, result) - 0usize];
+    ["Offset of field: CUgraphExecUpdateResultInfo_st::errorNode"][::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, errorNode) - 8usize];
+    ["Offset of field: CUgraphExecUpdateResultInfo_st::errorFromNode"][::core::mem::offset_of!(CUgraphExecUpdateResultInfo_st, errorFromNode) - 16usize];
 };
 pub type CUgraphExecUpdateResultInfo_v1 = CUgraphExecUpdateResultInfo_st;
 pub type CUgraphExecUpdateResultInfo = CUgraphExecUpdateResultInfo_v1;
@@ -4172,22 +3282,14 @@ pub struct CUmemPoolProps_st {
 const _: () = {
     ["Size of CUmemPoolProps_st"][::core::mem::size_of::<CUmemPoolProps_st>() - 88usize];
     ["Alignment of CUmemPoolProps_st"][::core::mem::align_of::<CUmemPoolProps_st>() - 8usize];
-    ["Offset of field: CUmemPoolProps_st::allocType"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, allocType) - 0usize];
-    ["Offset of field: CUmemPoolProps_st::handleTypes"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, handleTypes) - 4usize];
-    ["Offset of field: CUmemPoolProps_st::location"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, location) - 8usize];
-    ["Offset of field: CUmemPoolProps_st::win32SecurityAttributes"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, win32SecurityAttributes) - 16usize];
-    ["Offset of field: CUmemPoolProps_st::maxSize"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, maxSize) - 24usize];
-    ["Offset of field: CUmemPoolProps_st::usage"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, usage) - 32usize];
-    ["Offset of field: CUmemPoolProps_st::gpuDirectRDMACapable"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, gpuDirectRDMACapable) - 34usize];
-    ["Offset of field: CUmemPoolProps_st::reserved"]
-        [::core::mem::offset_of!(CUmemPoolProps_st, reserved) - 35usize];
+    ["Offset of field: CUmemPoolProps_st::allocType"][::core::mem::offset_of!(CUmemPoolProps_st, allocType) - 0usize];
+    ["Offset of field: CUmemPoolProps_st::handleTypes"][::core::mem::offset_of!(CUmemPoolProps_st, handleTypes) - 4usize];
+    ["Offset of field: CUmemPoolProps_st::location"][::core::mem::offset_of!(CUmemPoolProps_st, location) - 8usize];
+    ["Offset of field: CUmemPoolProps_st::win32SecurityAttributes"][::core::mem::offset_of!(CUmemPoolProps_st, win32SecurityAttributes) - 16usize];
+    ["Offset of field: CUmemPoolProps_st::maxSize"][::core::mem::offset_of!(CUmemPoolProps_st, maxSize) - 24usize];
+    ["Offset of field: CUmemPoolProps_st::usage"][::core::mem::offset_of!(CUmemPoolProps_st, usage) - 32usize];
+    ["Offset of field: CUmemPoolProps_st::gpuDirectRDMACapable"][::core::mem::offset_of!(CUmemPoolProps_st, gpuDirectRDMACapable) - 34usize];
+    ["Offset of field: CUmemPoolProps_st::reserved"][::core::mem::offset_of!(CUmemPoolProps_st, reserved) - 35usize];
 };
 pub type CUmemPoolProps_v1 = CUmemPoolProps_st;
 pub type CUmemPoolProps = CUmemPoolProps_v1;
@@ -4198,12 +3300,9 @@ pub struct CUmemPoolPtrExportData_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemPoolPtrExportData_st"]
-        [::core::mem::size_of::<CUmemPoolPtrExportData_st>() - 64usize];
-    ["Alignment of CUmemPoolPtrExportData_st"]
-        [::core::mem::align_of::<CUmemPoolPtrExportData_st>() - 1usize];
-    ["Offset of field: CUmemPoolPtrExportData_st::reserved"]
-        [::core::mem::offset_of!(CUmemPoolPtrExportData_st, reserved) - 0usize];
+    ["Size of CUmemPoolPtrExportData_st"][::core::mem::size_of::<CUmemPoolPtrExportData_st>() - 64usize];
+    ["Alignment of CUmemPoolPtrExportData_st"][::core::mem::align_of::<CUmemPoolPtrExportData_st>() - 1usize];
+    ["Offset of field: CUmemPoolPtrExportData_st::reserved"][::core::mem::offset_of!(CUmemPoolPtrExportData_st, reserved) - 0usize];
 };
 pub type CUmemPoolPtrExportData_v1 = CUmemPoolPtrExportData_st;
 pub type CUmemPoolPtrExportData = CUmemPoolPtrExportData_v1;
@@ -4229,16 +3328,11 @@ pub struct CUmemcpyAttributes_st {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUmemcpyAttributes_st"][::core::mem::size_of::<CUmemcpyAttributes_st>() - 24usize];
-    ["Alignment of CUmemcpyAttributes_st"]
-        [::core::mem::align_of::<CUmemcpyAttributes_st>() - 4usize];
-    ["Offset of field: CUmemcpyAttributes_st::srcAccessOrder"]
-        [::core::mem::offset_of!(CUmemcpyAttributes_st, srcAccessOrder) - 0usize];
-    ["Offset of field: CUmemcpyAttributes_st::srcLocHint"]
-        [::core::mem::offset_of!(CUmemcpyAttributes_st, srcLocHint) - 4usize];
-    ["Offset of field: CUmemcpyAttributes_st::dstLocHint"]
-        [::core::mem::offset_of!(CUmemcpyAttributes_st, dstLocHint) - 12usize];
-    ["Offset of field: CUmemcpyAttributes_st::flags"]
-        [::core::mem::offset_of!(CUmemcpyAttributes_st, flags) - 20usize];
+    ["Alignment of CUmemcpyAttributes_st"][::core::mem::align_of::<CUmemcpyAttributes_st>() - 4usize];
+    ["Offset of field: CUmemcpyAttributes_st::srcAccessOrder"][::core::mem::offset_of!(CUmemcpyAttributes_st, srcAccessOrder) - 0usize];
+    ["Offset of field: CUmemcpyAttributes_st::srcLocHint"][::core::mem::offset_of!(CUmemcpyAttributes_st, srcLocHint) - 4usize];
+    ["Offset of field: CUmemcpyAttributes_st::dstLocHint"][::core::mem::offset_of!(CUmemcpyAttributes_st, dstLocHint) - 12usize];
+    ["Offset of field: CUmemcpyAttributes_st::flags"][::core::mem::offset_of!(CUmemcpyAttributes_st, flags) - 20usize];
 };
 pub type CUmemcpyAttributes_v1 = CUmemcpyAttributes_st;
 pub type CUmemcpyAttributes = CUmemcpyAttributes_v1;
@@ -4275,12 +3369,9 @@ pub struct CUextent3D_st {
 const _: () = {
     ["Size of CUextent3D_st"][::core::mem::size_of::<CUextent3D_st>() - 24usize];
     ["Alignment of CUextent3D_st"][::core::mem::align_of::<CUextent3D_st>() - 8usize];
-    ["Offset of field: CUextent3D_st::width"]
-        [::core::mem::offset_of!(CUextent3D_st, width) - 0usize];
-    ["Offset of field: CUextent3D_st::height"]
-        [::core::mem::offset_of!(CUextent3D_st, height) - 8usize];
-    ["Offset of field: CUextent3D_st::depth"]
-        [::core::mem::offset_of!(CUextent3D_st, depth) - 16usize];
+    ["Offset of field: CUextent3D_st::width"][::core::mem::offset_of!(CUextent3D_st, width) - 0usize];
+    ["Offset of field: CUextent3D_st::height"][::core::mem::offset_of!(CUextent3D_st, height) - 8usize];
+    ["Offset of field: CUextent3D_st::depth"][::core::mem::offset_of!(CUextent3D_st, depth) - 16usize];
 };
 pub type CUextent3D_v1 = CUextent3D_st;
 pub type CUextent3D = CUextent3D_v1;
@@ -4306,24 +3397,12 @@ pub struct CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1>() - 32usize];
-    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::ptr"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1, ptr) - 0usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::rowLength"][::core::mem::offset_of!(
-        CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1,
-        rowLength
-    ) - 8usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::layerHeight"][::core::mem::offset_of!(
-        CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1,
-        layerHeight
-    ) - 16usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::locHint"][::core::mem::offset_of!(
-        CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1,
-        locHint
-    ) - 24usize];
+    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1>() - 32usize];
+    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::ptr"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1, ptr) - 0usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::rowLength"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1, rowLength) - 8usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::layerHeight"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1, layerHeight) - 16usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1::locHint"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_1, locHint) - 24usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -4333,36 +3412,24 @@ pub struct CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2>() - 32usize];
-    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2::array"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2, array) - 0usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2::offset"][::core::mem::offset_of!(
-        CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2,
-        offset
-    ) - 8usize];
+    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2>() - 32usize];
+    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2::array"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2, array) - 0usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2::offset"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2, offset) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1>() - 32usize];
-    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1::ptr"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1, ptr) - 0usize];
-    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1::array"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1, array) - 0usize];
+    ["Size of CUmemcpy3DOperand_st__bindgen_ty_1"][::core::mem::size_of::<CUmemcpy3DOperand_st__bindgen_ty_1>() - 32usize];
+    ["Alignment of CUmemcpy3DOperand_st__bindgen_ty_1"][::core::mem::align_of::<CUmemcpy3DOperand_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1::ptr"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1, ptr) - 0usize];
+    ["Offset of field: CUmemcpy3DOperand_st__bindgen_ty_1::array"][::core::mem::offset_of!(CUmemcpy3DOperand_st__bindgen_ty_1, array) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUmemcpy3DOperand_st"][::core::mem::size_of::<CUmemcpy3DOperand_st>() - 40usize];
     ["Alignment of CUmemcpy3DOperand_st"][::core::mem::align_of::<CUmemcpy3DOperand_st>() - 8usize];
-    ["Offset of field: CUmemcpy3DOperand_st::type_"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st, type_) - 0usize];
-    ["Offset of field: CUmemcpy3DOperand_st::op"]
-        [::core::mem::offset_of!(CUmemcpy3DOperand_st, op) - 8usize];
+    ["Offset of field: CUmemcpy3DOperand_st::type_"][::core::mem::offset_of!(CUmemcpy3DOperand_st, type_) - 0usize];
+    ["Offset of field: CUmemcpy3DOperand_st::op"][::core::mem::offset_of!(CUmemcpy3DOperand_st, op) - 8usize];
 };
 pub type CUmemcpy3DOperand_v1 = CUmemcpy3DOperand_st;
 pub type CUmemcpy3DOperand = CUmemcpy3DOperand_v1;
@@ -4377,20 +3444,13 @@ pub struct CUDA_MEMCPY3D_BATCH_OP_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMCPY3D_BATCH_OP_st"]
-        [::core::mem::size_of::<CUDA_MEMCPY3D_BATCH_OP_st>() - 112usize];
-    ["Alignment of CUDA_MEMCPY3D_BATCH_OP_st"]
-        [::core::mem::align_of::<CUDA_MEMCPY3D_BATCH_OP_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::src"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, src) - 0usize];
-    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::dst"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, dst) - 40usize];
-    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::extent"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, extent) - 80usize];
-    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::srcAccessOrder"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, srcAccessOrder) - 104usize];
-    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::flags"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, flags) - 108usize];
+    ["Size of CUDA_MEMCPY3D_BATCH_OP_st"][::core::mem::size_of::<CUDA_MEMCPY3D_BATCH_OP_st>() - 112usize];
+    ["Alignment of CUDA_MEMCPY3D_BATCH_OP_st"][::core::mem::align_of::<CUDA_MEMCPY3D_BATCH_OP_st>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::src"][::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, src) - 0usize];
+    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::dst"][::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, dst) - 40usize];
+    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::extent"][::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, extent) - 80usize];
+    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::srcAccessOrder"][::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, srcAccessOrder) - 104usize];
+    ["Offset of field: CUDA_MEMCPY3D_BATCH_OP_st::flags"][::core::mem::offset_of!(CUDA_MEMCPY3D_BATCH_OP_st, flags) - 108usize];
 };
 pub type CUDA_MEMCPY3D_BATCH_OP_v1 = CUDA_MEMCPY3D_BATCH_OP_st;
 pub type CUDA_MEMCPY3D_BATCH_OP = CUDA_MEMCPY3D_BATCH_OP_v1;
@@ -4405,20 +3465,13 @@ pub struct CUDA_MEM_ALLOC_NODE_PARAMS_v1_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEM_ALLOC_NODE_PARAMS_v1_st"]
-        [::core::mem::size_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v1_st>() - 120usize];
-    ["Alignment of CUDA_MEM_ALLOC_NODE_PARAMS_v1_st"]
-        [::core::mem::align_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v1_st>() - 8usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::poolProps"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, poolProps) - 0usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::accessDescs"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, accessDescs) - 88usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::accessDescCount"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, accessDescCount) - 96usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::bytesize"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, bytesize) - 104usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::dptr"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, dptr) - 112usize];
+    ["Size of CUDA_MEM_ALLOC_NODE_PARAMS_v1_st"][::core::mem::size_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v1_st>() - 120usize];
+    ["Alignment of CUDA_MEM_ALLOC_NODE_PARAMS_v1_st"][::core::mem::align_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v1_st>() - 8usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::poolProps"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, poolProps) - 0usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::accessDescs"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, accessDescs) - 88usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::accessDescCount"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, accessDescCount) - 96usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::bytesize"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, bytesize) - 104usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v1_st::dptr"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v1_st, dptr) - 112usize];
 };
 pub type CUDA_MEM_ALLOC_NODE_PARAMS_v1 = CUDA_MEM_ALLOC_NODE_PARAMS_v1_st;
 pub type CUDA_MEM_ALLOC_NODE_PARAMS = CUDA_MEM_ALLOC_NODE_PARAMS_v1;
@@ -4433,20 +3486,13 @@ pub struct CUDA_MEM_ALLOC_NODE_PARAMS_v2_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEM_ALLOC_NODE_PARAMS_v2_st"]
-        [::core::mem::size_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v2_st>() - 120usize];
-    ["Alignment of CUDA_MEM_ALLOC_NODE_PARAMS_v2_st"]
-        [::core::mem::align_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v2_st>() - 8usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::poolProps"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, poolProps) - 0usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::accessDescs"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, accessDescs) - 88usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::accessDescCount"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, accessDescCount) - 96usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::bytesize"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, bytesize) - 104usize];
-    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::dptr"]
-        [::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, dptr) - 112usize];
+    ["Size of CUDA_MEM_ALLOC_NODE_PARAMS_v2_st"][::core::mem::size_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v2_st>() - 120usize];
+    ["Alignment of CUDA_MEM_ALLOC_NODE_PARAMS_v2_st"][::core::mem::align_of::<CUDA_MEM_ALLOC_NODE_PARAMS_v2_st>() - 8usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::poolProps"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, poolProps) - 0usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::accessDescs"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, accessDescs) - 88usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::accessDescCount"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, accessDescCount) - 96usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::bytesize"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, bytesize) - 104usize];
+    ["Offset of field: CUDA_MEM_ALLOC_NODE_PARAMS_v2_st::dptr"][::core::mem::offset_of!(CUDA_MEM_ALLOC_NODE_PARAMS_v2_st, dptr) - 112usize];
 };
 pub type CUDA_MEM_ALLOC_NODE_PARAMS_v2 = CUDA_MEM_ALLOC_NODE_PARAMS_v2_st;
 #[repr(C)]
@@ -4456,12 +3502,9 @@ pub struct CUDA_MEM_FREE_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEM_FREE_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_MEM_FREE_NODE_PARAMS_st>() - 8usize];
-    ["Alignment of CUDA_MEM_FREE_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_MEM_FREE_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_MEM_FREE_NODE_PARAMS_st::dptr"]
-        [::core::mem::offset_of!(CUDA_MEM_FREE_NODE_PARAMS_st, dptr) - 0usize];
+    ["Size of CUDA_MEM_FREE_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_MEM_FREE_NODE_PARAMS_st>() - 8usize];
+    ["Alignment of CUDA_MEM_FREE_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_MEM_FREE_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_MEM_FREE_NODE_PARAMS_st::dptr"][::core::mem::offset_of!(CUDA_MEM_FREE_NODE_PARAMS_st, dptr) - 0usize];
 };
 pub type CUDA_MEM_FREE_NODE_PARAMS = CUDA_MEM_FREE_NODE_PARAMS_st;
 pub const CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT: CUgraphMem_attribute_enum = 0;
@@ -4483,14 +3526,10 @@ pub struct CUDA_CHILD_GRAPH_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_CHILD_GRAPH_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_CHILD_GRAPH_NODE_PARAMS_st>() - 16usize];
-    ["Alignment of CUDA_CHILD_GRAPH_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_CHILD_GRAPH_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_CHILD_GRAPH_NODE_PARAMS_st::graph"]
-        [::core::mem::offset_of!(CUDA_CHILD_GRAPH_NODE_PARAMS_st, graph) - 0usize];
-    ["Offset of field: CUDA_CHILD_GRAPH_NODE_PARAMS_st::ownership"]
-        [::core::mem::offset_of!(CUDA_CHILD_GRAPH_NODE_PARAMS_st, ownership) - 8usize];
+    ["Size of CUDA_CHILD_GRAPH_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_CHILD_GRAPH_NODE_PARAMS_st>() - 16usize];
+    ["Alignment of CUDA_CHILD_GRAPH_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_CHILD_GRAPH_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_CHILD_GRAPH_NODE_PARAMS_st::graph"][::core::mem::offset_of!(CUDA_CHILD_GRAPH_NODE_PARAMS_st, graph) - 0usize];
+    ["Offset of field: CUDA_CHILD_GRAPH_NODE_PARAMS_st::ownership"][::core::mem::offset_of!(CUDA_CHILD_GRAPH_NODE_PARAMS_st, ownership) - 8usize];
 };
 pub type CUDA_CHILD_GRAPH_NODE_PARAMS = CUDA_CHILD_GRAPH_NODE_PARAMS_st;
 #[repr(C)]
@@ -4507,23 +3546,16 @@ pub union CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1::ctx"]
-        [::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1, ctx) - 0usize];
-    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1::gCtx"]
-        [::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1, gCtx) - 0usize];
+    ["Size of CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EVENT_RECORD_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st>() - 16usize];
-    ["Alignment of CUDA_EVENT_RECORD_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st::event"]
-        [::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st, event) - 0usize];
+    ["Size of CUDA_EVENT_RECORD_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st>() - 16usize];
+    ["Alignment of CUDA_EVENT_RECORD_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_EVENT_RECORD_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EVENT_RECORD_NODE_PARAMS_st::event"][::core::mem::offset_of!(CUDA_EVENT_RECORD_NODE_PARAMS_st, event) - 0usize];
 };
 pub type CUDA_EVENT_RECORD_NODE_PARAMS = CUDA_EVENT_RECORD_NODE_PARAMS_st;
 #[repr(C)]
@@ -4533,12 +3565,9 @@ pub struct CUDA_EVENT_WAIT_NODE_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_EVENT_WAIT_NODE_PARAMS_st"]
-        [::core::mem::size_of::<CUDA_EVENT_WAIT_NODE_PARAMS_st>() - 8usize];
-    ["Alignment of CUDA_EVENT_WAIT_NODE_PARAMS_st"]
-        [::core::mem::align_of::<CUDA_EVENT_WAIT_NODE_PARAMS_st>() - 8usize];
-    ["Offset of field: CUDA_EVENT_WAIT_NODE_PARAMS_st::event"]
-        [::core::mem::offset_of!(CUDA_EVENT_WAIT_NODE_PARAMS_st, event) - 0usize];
+    ["Size of CUDA_EVENT_WAIT_NODE_PARAMS_st"][::core::mem::size_of::<CUDA_EVENT_WAIT_NODE_PARAMS_st>() - 8usize];
+    ["Alignment of CUDA_EVENT_WAIT_NODE_PARAMS_st"][::core::mem::align_of::<CUDA_EVENT_WAIT_NODE_PARAMS_st>() - 8usize];
+    ["Offset of field: CUDA_EVENT_WAIT_NODE_PARAMS_st::event"][::core::mem::offset_of!(CUDA_EVENT_WAIT_NODE_PARAMS_st, event) - 0usize];
 };
 pub type CUDA_EVENT_WAIT_NODE_PARAMS = CUDA_EVENT_WAIT_NODE_PARAMS_st;
 #[repr(C)]
@@ -4561,35 +3590,22 @@ pub union CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::ctx"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, ctx) - 0usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::gCtx"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, gCtx) - 0usize];
+    ["Size of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st"]
-        [::core::mem::size_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st>() - 64usize];
-    ["Alignment of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st"]
-        [::core::mem::align_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::count"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, count) - 0usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::dsts"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, dsts) - 8usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::srcs"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, srcs) - 16usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::sizes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, sizes) - 24usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::attrs"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, attrs) - 32usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::attrsIdxs"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, attrsIdxs) - 40usize];
-    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::numAttrs"]
-        [::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, numAttrs) - 48usize];
+    ["Size of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st"][::core::mem::size_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st>() - 64usize];
+    ["Alignment of CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st"][::core::mem::align_of::<CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st>() - 8usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::count"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, count) - 0usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::dsts"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, dsts) - 8usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::srcs"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, srcs) - 16usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::sizes"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, sizes) - 24usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::attrs"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, attrs) - 32usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::attrsIdxs"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, attrsIdxs) - 40usize];
+    ["Offset of field: CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st::numAttrs"][::core::mem::offset_of!(CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st, numAttrs) - 48usize];
 };
 pub type CUDA_MEMCPY_BATCH_NODE_PARAMS_V1 = CUDA_MEMCPY_BATCH_NODE_PARAMS_V1_st;
 pub type CUDA_MEMCPY_BATCH_NODE_PARAMS = CUDA_MEMCPY_BATCH_NODE_PARAMS_V1;
@@ -4611,31 +3627,18 @@ pub union CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
-    ["Alignment of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(
-        CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1,
-        ctx
-    ) - 0usize];
-    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(
-        CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1,
-        gCtx
-    ) - 0usize];
+    ["Size of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"][::core::mem::size_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
+    ["Alignment of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1"][::core::mem::align_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::ctx"][::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, ctx) - 0usize];
+    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1::gCtx"][::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st__bindgen_ty_1, gCtx) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st"]
-        [::core::mem::size_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st>() - 32usize];
-    ["Alignment of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st"]
-        [::core::mem::align_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st>() - 8usize];
-    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::numOps"]
-        [::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, numOps) - 0usize];
-    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::opList"]
-        [::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, opList) - 8usize];
-    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::flags"]
-        [::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, flags) - 16usize];
+    ["Size of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st"][::core::mem::size_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st>() - 32usize];
+    ["Alignment of CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st"][::core::mem::align_of::<CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st>() - 8usize];
+    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::numOps"][::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, numOps) - 0usize];
+    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::opList"][::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, opList) - 8usize];
+    ["Offset of field: CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st::flags"][::core::mem::offset_of!(CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st, flags) - 16usize];
 };
 pub type CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1 = CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1_st;
 pub type CUDA_FABRIC_CPY_BATCH_NODE_PARAMS = CUDA_FABRIC_CPY_BATCH_NODE_PARAMS_V1;
@@ -4670,55 +3673,33 @@ pub union CUgraphNodeParams_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUgraphNodeParams_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUgraphNodeParams_st__bindgen_ty_1>() - 232usize];
-    ["Alignment of CUgraphNodeParams_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUgraphNodeParams_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::reserved1"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, reserved1) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::kernel"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, kernel) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memcpy"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memcpy) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memset"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memset) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::host"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, host) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::graph"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, graph) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::eventWait"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, eventWait) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::eventRecord"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, eventRecord) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::extSemSignal"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, extSemSignal) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::extSemWait"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, extSemWait) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::alloc"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, alloc) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::free"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, free) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memOp"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memOp) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::conditional"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, conditional) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memcpyBatch"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memcpyBatch) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::fabricCpyBatch"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, fabricCpyBatch) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::asBytes"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, asBytes) - 0usize];
+    ["Size of CUgraphNodeParams_st__bindgen_ty_1"][::core::mem::size_of::<CUgraphNodeParams_st__bindgen_ty_1>() - 232usize];
+    ["Alignment of CUgraphNodeParams_st__bindgen_ty_1"][::core::mem::align_of::<CUgraphNodeParams_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::reserved1"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, reserved1) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::kernel"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, kernel) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memcpy"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memcpy) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memset"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memset) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::host"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, host) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::graph"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, graph) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::eventWait"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, eventWait) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::eventRecord"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, eventRecord) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::extSemSignal"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, extSemSignal) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::extSemWait"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, extSemWait) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::alloc"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, alloc) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::free"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, free) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memOp"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memOp) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::conditional"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, conditional) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::memcpyBatch"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, memcpyBatch) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::fabricCpyBatch"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, fabricCpyBatch) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st__bindgen_ty_1::asBytes"][::core::mem::offset_of!(CUgraphNodeParams_st__bindgen_ty_1, asBytes) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUgraphNodeParams_st"][::core::mem::size_of::<CUgraphNodeParams_st>() - 256usize];
     ["Alignment of CUgraphNodeParams_st"][::core::mem::align_of::<CUgraphNodeParams_st>() - 8usize];
-    ["Offset of field: CUgraphNodeParams_st::type_"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st, type_) - 0usize];
-    ["Offset of field: CUgraphNodeParams_st::reserved0"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st, reserved0) - 4usize];
-    ["Offset of field: CUgraphNodeParams_st::reserved2"]
-        [::core::mem::offset_of!(CUgraphNodeParams_st, reserved2) - 248usize];
+    ["Offset of field: CUgraphNodeParams_st::type_"][::core::mem::offset_of!(CUgraphNodeParams_st, type_) - 0usize];
+    ["Offset of field: CUgraphNodeParams_st::reserved0"][::core::mem::offset_of!(CUgraphNodeParams_st, reserved0) - 4usize];
+    ["Offset of field: CUgraphNodeParams_st::reserved2"][::core::mem::offset_of!(CUgraphNodeParams_st, reserved2) - 248usize];
 };
 pub type CUgraphNodeParams = CUgraphNodeParams_st;
 pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST: CUflushGPUDirectRDMAWritesOptions_enum = 1;
@@ -4731,12 +3712,10 @@ pub const CU_GPU_DIRECT_RDMA_WRITES_ORDERING_ALL_DEVICES: CUGPUDirectRDMAWritesO
 pub type CUGPUDirectRDMAWritesOrdering_enum = ::core::ffi::c_uint;
 pub use self::CUGPUDirectRDMAWritesOrdering_enum as CUGPUDirectRDMAWritesOrdering;
 pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER: CUflushGPUDirectRDMAWritesScope_enum = 100;
-pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_ALL_DEVICES: CUflushGPUDirectRDMAWritesScope_enum =
-    200;
+pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_ALL_DEVICES: CUflushGPUDirectRDMAWritesScope_enum = 200;
 pub type CUflushGPUDirectRDMAWritesScope_enum = ::core::ffi::c_uint;
 pub use self::CUflushGPUDirectRDMAWritesScope_enum as CUflushGPUDirectRDMAWritesScope;
-pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX:
-    CUflushGPUDirectRDMAWritesTarget_enum = 0;
+pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX: CUflushGPUDirectRDMAWritesTarget_enum = 0;
 pub type CUflushGPUDirectRDMAWritesTarget_enum = ::core::ffi::c_uint;
 pub use self::CUflushGPUDirectRDMAWritesTarget_enum as CUflushGPUDirectRDMAWritesTarget;
 pub const CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE: CUgraphDebugDot_flags_enum = 1;
@@ -4756,8 +3735,7 @@ pub const CU_GRAPH_DEBUG_DOT_FLAGS_BATCH_MEM_OP_NODE_PARAMS: CUgraphDebugDot_fla
 pub const CU_GRAPH_DEBUG_DOT_FLAGS_EXTRA_TOPO_INFO: CUgraphDebugDot_flags_enum = 16384;
 pub const CU_GRAPH_DEBUG_DOT_FLAGS_CONDITIONAL_NODE_PARAMS: CUgraphDebugDot_flags_enum = 32768;
 pub const CU_GRAPH_DEBUG_DOT_FLAGS_MEMCPY_BATCH_NODE_PARAMS: CUgraphDebugDot_flags_enum = 65536;
-pub const CU_GRAPH_DEBUG_DOT_FLAGS_FABRIC_CPY_BATCH_NODE_PARAMS: CUgraphDebugDot_flags_enum =
-    131072;
+pub const CU_GRAPH_DEBUG_DOT_FLAGS_FABRIC_CPY_BATCH_NODE_PARAMS: CUgraphDebugDot_flags_enum = 131072;
 pub type CUgraphDebugDot_flags_enum = ::core::ffi::c_uint;
 pub use self::CUgraphDebugDot_flags_enum as CUgraphDebugDot_flags;
 pub const CU_USER_OBJECT_NO_DESTRUCTOR_SYNC: CUuserObject_flags_enum = 1;
@@ -4793,16 +3771,11 @@ pub struct CUcheckpointCustomStoragePerDeviceData_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointCustomStoragePerDeviceData_st"]
-        [::core::mem::size_of::<CUcheckpointCustomStoragePerDeviceData_st>() - 24usize];
-    ["Alignment of CUcheckpointCustomStoragePerDeviceData_st"]
-        [::core::mem::align_of::<CUcheckpointCustomStoragePerDeviceData_st>() - 8usize];
-    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::devPtr"]
-        [::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, devPtr) - 0usize];
-    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::size"]
-        [::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, size) - 8usize];
-    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::stream"]
-        [::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, stream) - 16usize];
+    ["Size of CUcheckpointCustomStoragePerDeviceData_st"][::core::mem::size_of::<CUcheckpointCustomStoragePerDeviceData_st>() - 24usize];
+    ["Alignment of CUcheckpointCustomStoragePerDeviceData_st"][::core::mem::align_of::<CUcheckpointCustomStoragePerDeviceData_st>() - 8usize];
+    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::devPtr"][::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, devPtr) - 0usize];
+    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::size"][::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, size) - 8usize];
+    ["Offset of field: CUcheckpointCustomStoragePerDeviceData_st::stream"][::core::mem::offset_of!(CUcheckpointCustomStoragePerDeviceData_st, stream) - 16usize];
 };
 pub type CUcheckpointCustomStoragePerDeviceData = CUcheckpointCustomStoragePerDeviceData_st;
 #[repr(C)]
@@ -4820,16 +3793,11 @@ pub struct CUcheckpointCustomStorageInfo_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointCustomStorageInfo_st"]
-        [::core::mem::size_of::<CUcheckpointCustomStorageInfo_st>() - 24usize];
-    ["Alignment of CUcheckpointCustomStorageInfo_st"]
-        [::core::mem::align_of::<CUcheckpointCustomStorageInfo_st>() - 8usize];
-    ["Offset of field: CUcheckpointCustomStorageInfo_st::handle"]
-        [::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, handle) - 0usize];
-    ["Offset of field: CUcheckpointCustomStorageInfo_st::perDeviceData"]
-        [::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, perDeviceData) - 8usize];
-    ["Offset of field: CUcheckpointCustomStorageInfo_st::deviceCount"]
-        [::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, deviceCount) - 16usize];
+    ["Size of CUcheckpointCustomStorageInfo_st"][::core::mem::size_of::<CUcheckpointCustomStorageInfo_st>() - 24usize];
+    ["Alignment of CUcheckpointCustomStorageInfo_st"][::core::mem::align_of::<CUcheckpointCustomStorageInfo_st>() - 8usize];
+    ["Offset of field: CUcheckpointCustomStorageInfo_st::handle"][::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, handle) - 0usize];
+    ["Offset of field: CUcheckpointCustomStorageInfo_st::perDeviceData"][::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, perDeviceData) - 8usize];
+    ["Offset of field: CUcheckpointCustomStorageInfo_st::deviceCount"][::core::mem::offset_of!(CUcheckpointCustomStorageInfo_st, deviceCount) - 16usize];
 };
 pub type CUcheckpointCustomStorageInfo = CUcheckpointCustomStorageInfo_st;
 #[repr(C)]
@@ -4841,16 +3809,11 @@ pub struct CUcheckpointLockArgs_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointLockArgs_st"]
-        [::core::mem::size_of::<CUcheckpointLockArgs_st>() - 64usize];
-    ["Alignment of CUcheckpointLockArgs_st"]
-        [::core::mem::align_of::<CUcheckpointLockArgs_st>() - 8usize];
-    ["Offset of field: CUcheckpointLockArgs_st::timeoutMs"]
-        [::core::mem::offset_of!(CUcheckpointLockArgs_st, timeoutMs) - 0usize];
-    ["Offset of field: CUcheckpointLockArgs_st::reserved0"]
-        [::core::mem::offset_of!(CUcheckpointLockArgs_st, reserved0) - 4usize];
-    ["Offset of field: CUcheckpointLockArgs_st::reserved1"]
-        [::core::mem::offset_of!(CUcheckpointLockArgs_st, reserved1) - 8usize];
+    ["Size of CUcheckpointLockArgs_st"][::core::mem::size_of::<CUcheckpointLockArgs_st>() - 64usize];
+    ["Alignment of CUcheckpointLockArgs_st"][::core::mem::align_of::<CUcheckpointLockArgs_st>() - 8usize];
+    ["Offset of field: CUcheckpointLockArgs_st::timeoutMs"][::core::mem::offset_of!(CUcheckpointLockArgs_st, timeoutMs) - 0usize];
+    ["Offset of field: CUcheckpointLockArgs_st::reserved0"][::core::mem::offset_of!(CUcheckpointLockArgs_st, reserved0) - 4usize];
+    ["Offset of field: CUcheckpointLockArgs_st::reserved1"][::core::mem::offset_of!(CUcheckpointLockArgs_st, reserved1) - 8usize];
 };
 pub type CUcheckpointLockArgs = CUcheckpointLockArgs_st;
 #[repr(C)]
@@ -4861,14 +3824,10 @@ pub struct CUcheckpointCheckpointArgs_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointCheckpointArgs_st"]
-        [::core::mem::size_of::<CUcheckpointCheckpointArgs_st>() - 64usize];
-    ["Alignment of CUcheckpointCheckpointArgs_st"]
-        [::core::mem::align_of::<CUcheckpointCheckpointArgs_st>() - 8usize];
-    ["Offset of field: CUcheckpointCheckpointArgs_st::customStorageInfo_out"]
-        [::core::mem::offset_of!(CUcheckpointCheckpointArgs_st, customStorageInfo_out) - 0usize];
-    ["Offset of field: CUcheckpointCheckpointArgs_st::reserved"]
-        [::core::mem::offset_of!(CUcheckpointCheckpointArgs_st, reserved) - 8usize];
+    ["Size of CUcheckpointCheckpointArgs_st"][::core::mem::size_of::<CUcheckpointCheckpointArgs_st>() - 64usize];
+    ["Alignment of CUcheckpointCheckpointArgs_st"][::core::mem::align_of::<CUcheckpointCheckpointArgs_st>() - 8usize];
+    ["Offset of field: CUcheckpointCheckpointArgs_st::customStorageInfo_out"][::core::mem::offset_of!(CUcheckpointCheckpointArgs_st, customStorageInfo_out) - 0usize];
+    ["Offset of field: CUcheckpointCheckpointArgs_st::reserved"][::core::mem::offset_of!(CUcheckpointCheckpointArgs_st, reserved) - 8usize];
 };
 pub type CUcheckpointCheckpointArgs = CUcheckpointCheckpointArgs_st;
 #[repr(C)]
@@ -4880,12 +3839,9 @@ pub struct CUcheckpointGpuPair_st {
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUcheckpointGpuPair_st"][::core::mem::size_of::<CUcheckpointGpuPair_st>() - 32usize];
-    ["Alignment of CUcheckpointGpuPair_st"]
-        [::core::mem::align_of::<CUcheckpointGpuPair_st>() - 1usize];
-    ["Offset of field: CUcheckpointGpuPair_st::oldUuid"]
-        [::core::mem::offset_of!(CUcheckpointGpuPair_st, oldUuid) - 0usize];
-    ["Offset of field: CUcheckpointGpuPair_st::newUuid"]
-        [::core::mem::offset_of!(CUcheckpointGpuPair_st, newUuid) - 16usize];
+    ["Alignment of CUcheckpointGpuPair_st"][::core::mem::align_of::<CUcheckpointGpuPair_st>() - 1usize];
+    ["Offset of field: CUcheckpointGpuPair_st::oldUuid"][::core::mem::offset_of!(CUcheckpointGpuPair_st, oldUuid) - 0usize];
+    ["Offset of field: CUcheckpointGpuPair_st::newUuid"][::core::mem::offset_of!(CUcheckpointGpuPair_st, newUuid) - 16usize];
 };
 pub type CUcheckpointGpuPair = CUcheckpointGpuPair_st;
 #[repr(C)]
@@ -4899,20 +3855,13 @@ pub struct CUcheckpointRestoreArgs_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointRestoreArgs_st"]
-        [::core::mem::size_of::<CUcheckpointRestoreArgs_st>() - 64usize];
-    ["Alignment of CUcheckpointRestoreArgs_st"]
-        [::core::mem::align_of::<CUcheckpointRestoreArgs_st>() - 8usize];
-    ["Offset of field: CUcheckpointRestoreArgs_st::gpuPairs"]
-        [::core::mem::offset_of!(CUcheckpointRestoreArgs_st, gpuPairs) - 0usize];
-    ["Offset of field: CUcheckpointRestoreArgs_st::gpuPairsCount"]
-        [::core::mem::offset_of!(CUcheckpointRestoreArgs_st, gpuPairsCount) - 8usize];
-    ["Offset of field: CUcheckpointRestoreArgs_st::padding0"]
-        [::core::mem::offset_of!(CUcheckpointRestoreArgs_st, padding0) - 12usize];
-    ["Offset of field: CUcheckpointRestoreArgs_st::customStorageInfo_out"]
-        [::core::mem::offset_of!(CUcheckpointRestoreArgs_st, customStorageInfo_out) - 16usize];
-    ["Offset of field: CUcheckpointRestoreArgs_st::reserved"]
-        [::core::mem::offset_of!(CUcheckpointRestoreArgs_st, reserved) - 24usize];
+    ["Size of CUcheckpointRestoreArgs_st"][::core::mem::size_of::<CUcheckpointRestoreArgs_st>() - 64usize];
+    ["Alignment of CUcheckpointRestoreArgs_st"][::core::mem::align_of::<CUcheckpointRestoreArgs_st>() - 8usize];
+    ["Offset of field: CUcheckpointRestoreArgs_st::gpuPairs"][::core::mem::offset_of!(CUcheckpointRestoreArgs_st, gpuPairs) - 0usize];
+    ["Offset of field: CUcheckpointRestoreArgs_st::gpuPairsCount"][::core::mem::offset_of!(CUcheckpointRestoreArgs_st, gpuPairsCount) - 8usize];
+    ["Offset of field: CUcheckpointRestoreArgs_st::padding0"][::core::mem::offset_of!(CUcheckpointRestoreArgs_st, padding0) - 12usize];
+    ["Offset of field: CUcheckpointRestoreArgs_st::customStorageInfo_out"][::core::mem::offset_of!(CUcheckpointRestoreArgs_st, customStorageInfo_out) - 16usize];
+    ["Offset of field: CUcheckpointRestoreArgs_st::reserved"][::core::mem::offset_of!(CUcheckpointRestoreArgs_st, reserved) - 24usize];
 };
 pub type CUcheckpointRestoreArgs = CUcheckpointRestoreArgs_st;
 #[repr(C)]
@@ -4922,12 +3871,9 @@ pub struct CUcheckpointUnlockArgs_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUcheckpointUnlockArgs_st"]
-        [::core::mem::size_of::<CUcheckpointUnlockArgs_st>() - 64usize];
-    ["Alignment of CUcheckpointUnlockArgs_st"]
-        [::core::mem::align_of::<CUcheckpointUnlockArgs_st>() - 8usize];
-    ["Offset of field: CUcheckpointUnlockArgs_st::reserved"]
-        [::core::mem::offset_of!(CUcheckpointUnlockArgs_st, reserved) - 0usize];
+    ["Size of CUcheckpointUnlockArgs_st"][::core::mem::size_of::<CUcheckpointUnlockArgs_st>() - 64usize];
+    ["Alignment of CUcheckpointUnlockArgs_st"][::core::mem::align_of::<CUcheckpointUnlockArgs_st>() - 8usize];
+    ["Offset of field: CUcheckpointUnlockArgs_st::reserved"][::core::mem::offset_of!(CUcheckpointUnlockArgs_st, reserved) - 0usize];
 };
 pub type CUcheckpointUnlockArgs = CUcheckpointUnlockArgs_st;
 pub const CU_MODULE_EAGER_LOADING: CUmoduleLoadingMode_enum = 1;
@@ -4953,24 +3899,15 @@ pub struct CUmemDecompressParams_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUmemDecompressParams_st"]
-        [::core::mem::size_of::<CUmemDecompressParams_st>() - 64usize];
-    ["Alignment of CUmemDecompressParams_st"]
-        [::core::mem::align_of::<CUmemDecompressParams_st>() - 8usize];
-    ["Offset of field: CUmemDecompressParams_st::srcNumBytes"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, srcNumBytes) - 0usize];
-    ["Offset of field: CUmemDecompressParams_st::dstNumBytes"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, dstNumBytes) - 8usize];
-    ["Offset of field: CUmemDecompressParams_st::dstActBytes"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, dstActBytes) - 16usize];
-    ["Offset of field: CUmemDecompressParams_st::src"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, src) - 24usize];
-    ["Offset of field: CUmemDecompressParams_st::dst"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, dst) - 32usize];
-    ["Offset of field: CUmemDecompressParams_st::algo"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, algo) - 40usize];
-    ["Offset of field: CUmemDecompressParams_st::padding"]
-        [::core::mem::offset_of!(CUmemDecompressParams_st, padding) - 44usize];
+    ["Size of CUmemDecompressParams_st"][::core::mem::size_of::<CUmemDecompressParams_st>() - 64usize];
+    ["Alignment of CUmemDecompressParams_st"][::core::mem::align_of::<CUmemDecompressParams_st>() - 8usize];
+    ["Offset of field: CUmemDecompressParams_st::srcNumBytes"][::core::mem::offset_of!(CUmemDecompressParams_st, srcNumBytes) - 0usize];
+    ["Offset of field: CUmemDecompressParams_st::dstNumBytes"][::core::mem::offset_of!(CUmemDecompressParams_st, dstNumBytes) - 8usize];
+    ["Offset of field: CUmemDecompressParams_st::dstActBytes"][::core::mem::offset_of!(CUmemDecompressParams_st, dstActBytes) - 16usize];
+    ["Offset of field: CUmemDecompressParams_st::src"][::core::mem::offset_of!(CUmemDecompressParams_st, src) - 24usize];
+    ["Offset of field: CUmemDecompressParams_st::dst"][::core::mem::offset_of!(CUmemDecompressParams_st, dst) - 32usize];
+    ["Offset of field: CUmemDecompressParams_st::algo"][::core::mem::offset_of!(CUmemDecompressParams_st, algo) - 40usize];
+    ["Offset of field: CUmemDecompressParams_st::padding"][::core::mem::offset_of!(CUmemDecompressParams_st, padding) - 44usize];
 };
 pub type CUmemDecompressParams = CUmemDecompressParams_st;
 pub const CU_CLIQUE_TYPE_UNICAST_POINTER: CUcliqueType_enum = 0;
@@ -4989,8 +3926,7 @@ pub struct CUcliqueInfo_st {
 const _: () = {
     ["Size of CUcliqueInfo_st"][::core::mem::size_of::<CUcliqueInfo_st>() - 8usize];
     ["Alignment of CUcliqueInfo_st"][::core::mem::align_of::<CUcliqueInfo_st>() - 4usize];
-    ["Offset of field: CUcliqueInfo_st::type_"]
-        [::core::mem::offset_of!(CUcliqueInfo_st, type_) - 0usize];
+    ["Offset of field: CUcliqueInfo_st::type_"][::core::mem::offset_of!(CUcliqueInfo_st, type_) - 0usize];
     ["Offset of field: CUcliqueInfo_st::id"][::core::mem::offset_of!(CUcliqueInfo_st, id) - 4usize];
 };
 pub type CUcliqueInfo = CUcliqueInfo_st;
@@ -5006,12 +3942,9 @@ pub struct CUlogicalEndpointFabricHandle_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlogicalEndpointFabricHandle_st"]
-        [::core::mem::size_of::<CUlogicalEndpointFabricHandle_st>() - 64usize];
-    ["Alignment of CUlogicalEndpointFabricHandle_st"]
-        [::core::mem::align_of::<CUlogicalEndpointFabricHandle_st>() - 1usize];
-    ["Offset of field: CUlogicalEndpointFabricHandle_st::data"]
-        [::core::mem::offset_of!(CUlogicalEndpointFabricHandle_st, data) - 0usize];
+    ["Size of CUlogicalEndpointFabricHandle_st"][::core::mem::size_of::<CUlogicalEndpointFabricHandle_st>() - 64usize];
+    ["Alignment of CUlogicalEndpointFabricHandle_st"][::core::mem::align_of::<CUlogicalEndpointFabricHandle_st>() - 1usize];
+    ["Offset of field: CUlogicalEndpointFabricHandle_st::data"][::core::mem::offset_of!(CUlogicalEndpointFabricHandle_st, data) - 0usize];
 };
 pub type CUlogicalEndpointFabricHandle = CUlogicalEndpointFabricHandle_st;
 pub const CU_LOGICAL_ENDPOINT_TYPE_INVALID: CUlogicalEndpointType_enum = 0;
@@ -5045,17 +3978,9 @@ pub struct CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1,
-    >() - 4usize];
-    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1,
-    >() - 4usize];
-    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1::device"][::core::mem::offset_of!(
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1,
-        device
-    )
-        - 0usize];
+    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1>() - 4usize];
+    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1::device"][::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_1, device) - 0usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -5064,43 +3989,25 @@ pub struct CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2,
-    >() - 4usize];
-    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2,
-    >() - 4usize];
-    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2::numDevices"][::core::mem::offset_of!(
-        CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2,
-        numDevices
-    )
-        - 0usize];
+    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2>() - 4usize];
+    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2>() - 4usize];
+    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2::numDevices"][::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1__bindgen_ty_2, numDevices) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1"]
-        [::core::mem::size_of::<CUlogicalEndpointProp_struct__bindgen_ty_1>() - 4usize];
-    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1"]
-        [::core::mem::align_of::<CUlogicalEndpointProp_struct__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1::unicast"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1, unicast) - 0usize];
-    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1::multicast"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1, multicast) - 0usize];
+    ["Size of CUlogicalEndpointProp_struct__bindgen_ty_1"][::core::mem::size_of::<CUlogicalEndpointProp_struct__bindgen_ty_1>() - 4usize];
+    ["Alignment of CUlogicalEndpointProp_struct__bindgen_ty_1"][::core::mem::align_of::<CUlogicalEndpointProp_struct__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1::unicast"][::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1, unicast) - 0usize];
+    ["Offset of field: CUlogicalEndpointProp_struct__bindgen_ty_1::multicast"][::core::mem::offset_of!(CUlogicalEndpointProp_struct__bindgen_ty_1, multicast) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUlogicalEndpointProp_struct"]
-        [::core::mem::size_of::<CUlogicalEndpointProp_struct>() - 24usize];
-    ["Alignment of CUlogicalEndpointProp_struct"]
-        [::core::mem::align_of::<CUlogicalEndpointProp_struct>() - 8usize];
-    ["Offset of field: CUlogicalEndpointProp_struct::type_"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct, type_) - 0usize];
-    ["Offset of field: CUlogicalEndpointProp_struct::size"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct, size) - 8usize];
-    ["Offset of field: CUlogicalEndpointProp_struct::ipcHandleTypes"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct, ipcHandleTypes) - 16usize];
-    ["Offset of field: CUlogicalEndpointProp_struct::flags"]
-        [::core::mem::offset_of!(CUlogicalEndpointProp_struct, flags) - 20usize];
+    ["Size of CUlogicalEndpointProp_struct"][::core::mem::size_of::<CUlogicalEndpointProp_struct>() - 24usize];
+    ["Alignment of CUlogicalEndpointProp_struct"][::core::mem::align_of::<CUlogicalEndpointProp_struct>() - 8usize];
+    ["Offset of field: CUlogicalEndpointProp_struct::type_"][::core::mem::offset_of!(CUlogicalEndpointProp_struct, type_) - 0usize];
+    ["Offset of field: CUlogicalEndpointProp_struct::size"][::core::mem::offset_of!(CUlogicalEndpointProp_struct, size) - 8usize];
+    ["Offset of field: CUlogicalEndpointProp_struct::ipcHandleTypes"][::core::mem::offset_of!(CUlogicalEndpointProp_struct, ipcHandleTypes) - 16usize];
+    ["Offset of field: CUlogicalEndpointProp_struct::flags"][::core::mem::offset_of!(CUlogicalEndpointProp_struct, flags) - 20usize];
 };
 pub type CUlogicalEndpointProp = CUlogicalEndpointProp_struct;
 pub const CU_FABRIC_COPY_OPERAND_TYPE_POINTER: CUfabricCpyOperandType_enum = 1;
@@ -5128,16 +4035,10 @@ pub struct CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1>() - 16usize];
-    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1"]
-        [::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1::ptr"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1, ptr) - 0usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1::locHint"][::core::mem::offset_of!(
-        CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1,
-        locHint
-    ) - 8usize];
+    ["Size of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1"][::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1::ptr"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1, ptr) - 0usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1::locHint"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_1, locHint) - 8usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -5147,37 +4048,24 @@ pub struct CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2>() - 16usize];
-    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2"]
-        [::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2::id"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2, id) - 0usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2::offset"][::core::mem::offset_of!(
-        CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2,
-        offset
-    ) - 8usize];
+    ["Size of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2>() - 16usize];
+    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2"][::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2>() - 8usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2::id"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2, id) - 0usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2::offset"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1__bindgen_ty_2, offset) - 8usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUfabricCpyOperand_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1>() - 16usize];
-    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1>() - 8usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1::ptr"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1, ptr) - 0usize];
-    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1::le"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1, le) - 0usize];
+    ["Size of CUfabricCpyOperand_st__bindgen_ty_1"][::core::mem::size_of::<CUfabricCpyOperand_st__bindgen_ty_1>() - 16usize];
+    ["Alignment of CUfabricCpyOperand_st__bindgen_ty_1"][::core::mem::align_of::<CUfabricCpyOperand_st__bindgen_ty_1>() - 8usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1::ptr"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1, ptr) - 0usize];
+    ["Offset of field: CUfabricCpyOperand_st__bindgen_ty_1::le"][::core::mem::offset_of!(CUfabricCpyOperand_st__bindgen_ty_1, le) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUfabricCpyOperand_st"][::core::mem::size_of::<CUfabricCpyOperand_st>() - 24usize];
-    ["Alignment of CUfabricCpyOperand_st"]
-        [::core::mem::align_of::<CUfabricCpyOperand_st>() - 8usize];
-    ["Offset of field: CUfabricCpyOperand_st::type_"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st, type_) - 0usize];
-    ["Offset of field: CUfabricCpyOperand_st::op"]
-        [::core::mem::offset_of!(CUfabricCpyOperand_st, op) - 8usize];
+    ["Alignment of CUfabricCpyOperand_st"][::core::mem::align_of::<CUfabricCpyOperand_st>() - 8usize];
+    ["Offset of field: CUfabricCpyOperand_st::type_"][::core::mem::offset_of!(CUfabricCpyOperand_st, type_) - 0usize];
+    ["Offset of field: CUfabricCpyOperand_st::op"][::core::mem::offset_of!(CUfabricCpyOperand_st, op) - 8usize];
 };
 pub type CUfabricCpyOperand = CUfabricCpyOperand_st;
 #[repr(C)]
@@ -5190,18 +4078,12 @@ pub struct CUDA_FABRIC_COPY_BATCH_OP_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_FABRIC_COPY_BATCH_OP_st"]
-        [::core::mem::size_of::<CUDA_FABRIC_COPY_BATCH_OP_st>() - 64usize];
-    ["Alignment of CUDA_FABRIC_COPY_BATCH_OP_st"]
-        [::core::mem::align_of::<CUDA_FABRIC_COPY_BATCH_OP_st>() - 8usize];
-    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::src"]
-        [::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, src) - 0usize];
-    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::dst"]
-        [::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, dst) - 24usize];
-    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::size"]
-        [::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, size) - 48usize];
-    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::flags"]
-        [::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, flags) - 56usize];
+    ["Size of CUDA_FABRIC_COPY_BATCH_OP_st"][::core::mem::size_of::<CUDA_FABRIC_COPY_BATCH_OP_st>() - 64usize];
+    ["Alignment of CUDA_FABRIC_COPY_BATCH_OP_st"][::core::mem::align_of::<CUDA_FABRIC_COPY_BATCH_OP_st>() - 8usize];
+    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::src"][::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, src) - 0usize];
+    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::dst"][::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, dst) - 24usize];
+    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::size"][::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, size) - 48usize];
+    ["Offset of field: CUDA_FABRIC_COPY_BATCH_OP_st::flags"][::core::mem::offset_of!(CUDA_FABRIC_COPY_BATCH_OP_st, flags) - 56usize];
 };
 pub const CU_GRAPH_RECAPTURE_ELIGIBLE_FOR_UPDATE: CUgraphRecaptureStatus_enum = 0;
 pub const CU_GRAPH_RECAPTURE_INELIGIBLE_FOR_UPDATE: CUgraphRecaptureStatus_enum = 1;
@@ -5252,13 +4134,7 @@ pub struct CUcoredumpCallbackEntry_st {
     _unused: [u8; 0],
 }
 pub type CUcoredumpCallbackHandle = *mut CUcoredumpCallbackEntry_st;
-pub type CUcoredumpStatusCallback = ::core::option::Option<
-    unsafe extern "C" fn(
-        userData: *mut ::core::ffi::c_void,
-        pid: ::core::ffi::c_int,
-        dev: CUdevice,
-    ),
->;
+pub type CUcoredumpStatusCallback = ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void, pid: ::core::ffi::c_int, dev: CUdevice)>;
 #[repr(C)]
 #[derive(Debug)]
 pub struct CUdevResourceDesc_st {
@@ -5274,8 +4150,7 @@ pub const CU_DEV_SM_RESOURCE_GROUP_LOCALITY_DOMAIN_ID: CUdevSmResourceGroup_flag
 pub const CU_DEV_SM_RESOURCE_GROUP_LOCALITY_DOMAIN_SUPPLEMENTAL_SMS: CUdevSmResourceGroup_flags = 4;
 pub type CUdevSmResourceGroup_flags = ::core::ffi::c_uint;
 pub const CU_DEV_SM_RESOURCE_SPLIT_IGNORE_SM_COSCHEDULING: CUdevSmResourceSplitByCount_flags = 1;
-pub const CU_DEV_SM_RESOURCE_SPLIT_MAX_POTENTIAL_CLUSTER_SIZE: CUdevSmResourceSplitByCount_flags =
-    2;
+pub const CU_DEV_SM_RESOURCE_SPLIT_MAX_POTENTIAL_CLUSTER_SIZE: CUdevSmResourceSplitByCount_flags = 2;
 pub type CUdevSmResourceSplitByCount_flags = ::core::ffi::c_uint;
 pub const CU_DEV_RESOURCE_TYPE_INVALID: CUdevResourceType = 0;
 pub const CU_DEV_RESOURCE_TYPE_SM: CUdevResourceType = 1;
@@ -5295,16 +4170,11 @@ pub struct CUdevSmResource_st {
 const _: () = {
     ["Size of CUdevSmResource_st"][::core::mem::size_of::<CUdevSmResource_st>() - 20usize];
     ["Alignment of CUdevSmResource_st"][::core::mem::align_of::<CUdevSmResource_st>() - 4usize];
-    ["Offset of field: CUdevSmResource_st::smCount"]
-        [::core::mem::offset_of!(CUdevSmResource_st, smCount) - 0usize];
-    ["Offset of field: CUdevSmResource_st::minSmPartitionSize"]
-        [::core::mem::offset_of!(CUdevSmResource_st, minSmPartitionSize) - 4usize];
-    ["Offset of field: CUdevSmResource_st::smCoscheduledAlignment"]
-        [::core::mem::offset_of!(CUdevSmResource_st, smCoscheduledAlignment) - 8usize];
-    ["Offset of field: CUdevSmResource_st::flags"]
-        [::core::mem::offset_of!(CUdevSmResource_st, flags) - 12usize];
-    ["Offset of field: CUdevSmResource_st::localityDomainId"]
-        [::core::mem::offset_of!(CUdevSmResource_st, localityDomainId) - 16usize];
+    ["Offset of field: CUdevSmResource_st::smCount"][::core::mem::offset_of!(CUdevSmResource_st, smCount) - 0usize];
+    ["Offset of field: CUdevSmResource_st::minSmPartitionSize"][::core::mem::offset_of!(CUdevSmResource_st, minSmPartitionSize) - 4usize];
+    ["Offset of field: CUdevSmResource_st::smCoscheduledAlignment"][::core::mem::offset_of!(CUdevSmResource_st, smCoscheduledAlignment) - 8usize];
+    ["Offset of field: CUdevSmResource_st::flags"][::core::mem::offset_of!(CUdevSmResource_st, flags) - 12usize];
+    ["Offset of field: CUdevSmResource_st::localityDomainId"][::core::mem::offset_of!(CUdevSmResource_st, localityDomainId) - 16usize];
 };
 pub type CUdevSmResource = CUdevSmResource_st;
 pub const CU_WORKQUEUE_SCOPE_DEVICE_CTX: CUdevWorkqueueConfigScope = 0;
@@ -5319,16 +4189,11 @@ pub struct CUdevWorkqueueConfigResource_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUdevWorkqueueConfigResource_st"]
-        [::core::mem::size_of::<CUdevWorkqueueConfigResource_st>() - 12usize];
-    ["Alignment of CUdevWorkqueueConfigResource_st"]
-        [::core::mem::align_of::<CUdevWorkqueueConfigResource_st>() - 4usize];
-    ["Offset of field: CUdevWorkqueueConfigResource_st::device"]
-        [::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, device) - 0usize];
-    ["Offset of field: CUdevWorkqueueConfigResource_st::wqConcurrencyLimit"]
-        [::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, wqConcurrencyLimit) - 4usize];
-    ["Offset of field: CUdevWorkqueueConfigResource_st::sharingScope"]
-        [::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, sharingScope) - 8usize];
+    ["Size of CUdevWorkqueueConfigResource_st"][::core::mem::size_of::<CUdevWorkqueueConfigResource_st>() - 12usize];
+    ["Alignment of CUdevWorkqueueConfigResource_st"][::core::mem::align_of::<CUdevWorkqueueConfigResource_st>() - 4usize];
+    ["Offset of field: CUdevWorkqueueConfigResource_st::device"][::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, device) - 0usize];
+    ["Offset of field: CUdevWorkqueueConfigResource_st::wqConcurrencyLimit"][::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, wqConcurrencyLimit) - 4usize];
+    ["Offset of field: CUdevWorkqueueConfigResource_st::sharingScope"][::core::mem::offset_of!(CUdevWorkqueueConfigResource_st, sharingScope) - 8usize];
 };
 pub type CUdevWorkqueueConfigResource = CUdevWorkqueueConfigResource_st;
 #[repr(C)]
@@ -5338,12 +4203,9 @@ pub struct CUdevWorkqueueResource_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUdevWorkqueueResource_st"]
-        [::core::mem::size_of::<CUdevWorkqueueResource_st>() - 40usize];
-    ["Alignment of CUdevWorkqueueResource_st"]
-        [::core::mem::align_of::<CUdevWorkqueueResource_st>() - 1usize];
-    ["Offset of field: CUdevWorkqueueResource_st::reserved"]
-        [::core::mem::offset_of!(CUdevWorkqueueResource_st, reserved) - 0usize];
+    ["Size of CUdevWorkqueueResource_st"][::core::mem::size_of::<CUdevWorkqueueResource_st>() - 40usize];
+    ["Alignment of CUdevWorkqueueResource_st"][::core::mem::align_of::<CUdevWorkqueueResource_st>() - 1usize];
+    ["Offset of field: CUdevWorkqueueResource_st::reserved"][::core::mem::offset_of!(CUdevWorkqueueResource_st, reserved) - 0usize];
 };
 pub type CUdevWorkqueueResource = CUdevWorkqueueResource_st;
 #[repr(C)]
@@ -5358,25 +4220,14 @@ pub struct CU_DEV_SM_RESOURCE_GROUP_PARAMS_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CU_DEV_SM_RESOURCE_GROUP_PARAMS_st"]
-        [::core::mem::size_of::<CU_DEV_SM_RESOURCE_GROUP_PARAMS_st>() - 64usize];
-    ["Alignment of CU_DEV_SM_RESOURCE_GROUP_PARAMS_st"]
-        [::core::mem::align_of::<CU_DEV_SM_RESOURCE_GROUP_PARAMS_st>() - 4usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::smCount"]
-        [::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, smCount) - 0usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::coscheduledSmCount"]
-        [::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, coscheduledSmCount) - 4usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::preferredCoscheduledSmCount"][::core::mem::offset_of!(
-        CU_DEV_SM_RESOURCE_GROUP_PARAMS_st,
-        preferredCoscheduledSmCount
-    )
-        - 8usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::flags"]
-        [::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, flags) - 12usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::localityDomainId"]
-        [::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, localityDomainId) - 16usize];
-    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::reserved"]
-        [::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, reserved) - 20usize];
+    ["Size of CU_DEV_SM_RESOURCE_GROUP_PARAMS_st"][::core::mem::size_of::<CU_DEV_SM_RESOURCE_GROUP_PARAMS_st>() - 64usize];
+    ["Alignment of CU_DEV_SM_RESOURCE_GROUP_PARAMS_st"][::core::mem::align_of::<CU_DEV_SM_RESOURCE_GROUP_PARAMS_st>() - 4usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::smCount"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, smCount) - 0usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::coscheduledSmCount"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, coscheduledSmCount) - 4usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::preferredCoscheduledSmCount"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, preferredCoscheduledSmCount) - 8usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::flags"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, flags) - 12usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::localityDomainId"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, localityDomainId) - 16usize];
+    ["Offset of field: CU_DEV_SM_RESOURCE_GROUP_PARAMS_st::reserved"][::core::mem::offset_of!(CU_DEV_SM_RESOURCE_GROUP_PARAMS_st, reserved) - 20usize];
 };
 pub type CU_DEV_SM_RESOURCE_GROUP_PARAMS = CU_DEV_SM_RESOURCE_GROUP_PARAMS_st;
 #[repr(C)]
@@ -5397,29 +4248,20 @@ pub union CUdevResource_st__bindgen_ty_1 {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUdevResource_st__bindgen_ty_1"]
-        [::core::mem::size_of::<CUdevResource_st__bindgen_ty_1>() - 40usize];
-    ["Alignment of CUdevResource_st__bindgen_ty_1"]
-        [::core::mem::align_of::<CUdevResource_st__bindgen_ty_1>() - 4usize];
-    ["Offset of field: CUdevResource_st__bindgen_ty_1::sm"]
-        [::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, sm) - 0usize];
-    ["Offset of field: CUdevResource_st__bindgen_ty_1::wqConfig"]
-        [::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, wqConfig) - 0usize];
-    ["Offset of field: CUdevResource_st__bindgen_ty_1::wq"]
-        [::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, wq) - 0usize];
-    ["Offset of field: CUdevResource_st__bindgen_ty_1::_oversize"]
-        [::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, _oversize) - 0usize];
+    ["Size of CUdevResource_st__bindgen_ty_1"][::core::mem::size_of::<CUdevResource_st__bindgen_ty_1>() - 40usize];
+    ["Alignment of CUdevResource_st__bindgen_ty_1"][::core::mem::align_of::<CUdevResource_st__bindgen_ty_1>() - 4usize];
+    ["Offset of field: CUdevResource_st__bindgen_ty_1::sm"][::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, sm) - 0usize];
+    ["Offset of field: CUdevResource_st__bindgen_ty_1::wqConfig"][::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, wqConfig) - 0usize];
+    ["Offset of field: CUdevResource_st__bindgen_ty_1::wq"][::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, wq) - 0usize];
+    ["Offset of field: CUdevResource_st__bindgen_ty_1::_oversize"][::core::mem::offset_of!(CUdevResource_st__bindgen_ty_1, _oversize) - 0usize];
 };
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CUdevResource_st"][::core::mem::size_of::<CUdevResource_st>() - 144usize];
     ["Alignment of CUdevResource_st"][::core::mem::align_of::<CUdevResource_st>() - 8usize];
-    ["Offset of field: CUdevResource_st::type_"]
-        [::core::mem::offset_of!(CUdevResource_st, type_) - 0usize];
-    ["Offset of field: CUdevResource_st::_internal_padding"]
-        [::core::mem::offset_of!(CUdevResource_st, _internal_padding) - 4usize];
-    ["Offset of field: CUdevResource_st::nextResource"]
-        [::core::mem::offset_of!(CUdevResource_st, nextResource) - 136usize];
+    ["Offset of field: CUdevResource_st::type_"][::core::mem::offset_of!(CUdevResource_st, type_) - 0usize];
+    ["Offset of field: CUdevResource_st::_internal_padding"][::core::mem::offset_of!(CUdevResource_st, _internal_padding) - 4usize];
+    ["Offset of field: CUdevResource_st::nextResource"][::core::mem::offset_of!(CUdevResource_st, nextResource) - 136usize];
 };
 pub type CUdevResource_v1 = CUdevResource_st;
 pub type CUdevResource = CUdevResource_v1;
@@ -5433,14 +4275,7 @@ pub struct CUlogsCallbackEntry_st {
     _unused: [u8; 0],
 }
 pub type CUlogsCallbackHandle = *mut CUlogsCallbackEntry_st;
-pub type CUlogsCallback = ::core::option::Option<
-    unsafe extern "C" fn(
-        data: *mut ::core::ffi::c_void,
-        logLevel: CUlogLevel,
-        message: *mut ::core::ffi::c_char,
-        length: usize,
-    ),
->;
+pub type CUlogsCallback = ::core::option::Option<unsafe extern "C" fn(data: *mut ::core::ffi::c_void, logLevel: CUlogLevel, message: *mut ::core::ffi::c_char, length: usize)>;
 pub type CUlogIterator = ::core::ffi::c_uint;
 pub type CUdeviceptr_v1 = ::core::ffi::c_uint;
 #[repr(C)]
@@ -5467,38 +4302,22 @@ pub struct CUDA_MEMCPY2D_v1_st {
 const _: () = {
     ["Size of CUDA_MEMCPY2D_v1_st"][::core::mem::size_of::<CUDA_MEMCPY2D_v1_st>() - 96usize];
     ["Alignment of CUDA_MEMCPY2D_v1_st"][::core::mem::align_of::<CUDA_MEMCPY2D_v1_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcXInBytes) - 0usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcY) - 4usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcMemoryType) - 8usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcHost) - 16usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcDevice) - 24usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcArray) - 32usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcPitch) - 40usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstXInBytes) - 44usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstY) - 48usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstMemoryType) - 52usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstHost) - 56usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstDevice) - 64usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstArray) - 72usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstPitch) - 80usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::WidthInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, WidthInBytes) - 84usize];
-    ["Offset of field: CUDA_MEMCPY2D_v1_st::Height"]
-        [::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, Height) - 88usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcY"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcY) - 4usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcMemoryType) - 8usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcHost"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcHost) - 16usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcDevice"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcDevice) - 24usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcArray"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcArray) - 32usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::srcPitch"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, srcPitch) - 40usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstXInBytes) - 44usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstY"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstY) - 48usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstMemoryType) - 52usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstHost"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstHost) - 56usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstDevice"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstDevice) - 64usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstArray"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstArray) - 72usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::dstPitch"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, dstPitch) - 80usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::WidthInBytes"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, WidthInBytes) - 84usize];
+    ["Offset of field: CUDA_MEMCPY2D_v1_st::Height"][::core::mem::offset_of!(CUDA_MEMCPY2D_v1_st, Height) - 88usize];
 };
 pub type CUDA_MEMCPY2D_v1 = CUDA_MEMCPY2D_v1_st;
 #[repr(C)]
@@ -5534,56 +4353,31 @@ pub struct CUDA_MEMCPY3D_v1_st {
 const _: () = {
     ["Size of CUDA_MEMCPY3D_v1_st"][::core::mem::size_of::<CUDA_MEMCPY3D_v1_st>() - 144usize];
     ["Alignment of CUDA_MEMCPY3D_v1_st"][::core::mem::align_of::<CUDA_MEMCPY3D_v1_st>() - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcXInBytes) - 0usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcY) - 4usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcZ) - 8usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcLOD) - 12usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcMemoryType) - 16usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcHost) - 24usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcDevice) - 32usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcArray) - 40usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::reserved0"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, reserved0) - 48usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcPitch) - 56usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcHeight) - 60usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstXInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstXInBytes) - 64usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstY"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstY) - 68usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstZ"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstZ) - 72usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstLOD"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstLOD) - 76usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstMemoryType"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstMemoryType) - 80usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstHost"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstHost) - 88usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstDevice"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstDevice) - 96usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstArray"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstArray) - 104usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::reserved1"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, reserved1) - 112usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstPitch"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstPitch) - 120usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstHeight"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstHeight) - 124usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::WidthInBytes"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, WidthInBytes) - 128usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::Height"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, Height) - 132usize];
-    ["Offset of field: CUDA_MEMCPY3D_v1_st::Depth"]
-        [::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, Depth) - 136usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcXInBytes) - 0usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcY"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcY) - 4usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcZ) - 8usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcLOD) - 12usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcMemoryType) - 16usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcHost) - 24usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcDevice) - 32usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcArray) - 40usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::reserved0"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, reserved0) - 48usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcPitch) - 56usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::srcHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, srcHeight) - 60usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstXInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstXInBytes) - 64usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstY"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstY) - 68usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstZ"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstZ) - 72usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstLOD"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstLOD) - 76usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstMemoryType"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstMemoryType) - 80usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstHost"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstHost) - 88usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstDevice"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstDevice) - 96usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstArray"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstArray) - 104usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::reserved1"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, reserved1) - 112usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstPitch"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstPitch) - 120usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::dstHeight"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, dstHeight) - 124usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::WidthInBytes"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, WidthInBytes) - 128usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::Height"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, Height) - 132usize];
+    ["Offset of field: CUDA_MEMCPY3D_v1_st::Depth"][::core::mem::offset_of!(CUDA_MEMCPY3D_v1_st, Depth) - 136usize];
 };
 pub type CUDA_MEMCPY3D_v1 = CUDA_MEMCPY3D_v1_st;
 #[repr(C)]
@@ -5596,18 +4390,12 @@ pub struct CUDA_ARRAY_DESCRIPTOR_v1_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY_DESCRIPTOR_v1_st"]
-        [::core::mem::size_of::<CUDA_ARRAY_DESCRIPTOR_v1_st>() - 16usize];
-    ["Alignment of CUDA_ARRAY_DESCRIPTOR_v1_st"]
-        [::core::mem::align_of::<CUDA_ARRAY_DESCRIPTOR_v1_st>() - 4usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Width"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Width) - 0usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Height"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Height) - 4usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Format"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Format) - 8usize];
-    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::NumChannels"]
-        [::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, NumChannels) - 12usize];
+    ["Size of CUDA_ARRAY_DESCRIPTOR_v1_st"][::core::mem::size_of::<CUDA_ARRAY_DESCRIPTOR_v1_st>() - 16usize];
+    ["Alignment of CUDA_ARRAY_DESCRIPTOR_v1_st"][::core::mem::align_of::<CUDA_ARRAY_DESCRIPTOR_v1_st>() - 4usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Width"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Width) - 0usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Height"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Height) - 4usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::Format"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, Format) - 8usize];
+    ["Offset of field: CUDA_ARRAY_DESCRIPTOR_v1_st::NumChannels"][::core::mem::offset_of!(CUDA_ARRAY_DESCRIPTOR_v1_st, NumChannels) - 12usize];
 };
 pub type CUDA_ARRAY_DESCRIPTOR_v1 = CUDA_ARRAY_DESCRIPTOR_v1_st;
 #[repr(C)]
@@ -5622,21 +4410,13 @@ pub struct CUDA_ARRAY3D_DESCRIPTOR_v1_st {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CUDA_ARRAY3D_DESCRIPTOR_v1_st"]
-        [::core::mem::size_of::<CUDA_ARRAY3D_DESCRIPTOR_v1_st>() - 24usize];
-    ["Alignment of CUDA_ARRAY3D_DESCRIPTOR_v1_st"]
-        [::core::mem::align_of::<CUDA_ARRAY3D_DESCRIPTOR_v1_st>() - 4usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Width"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Width) - 0usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Height"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Height) - 4usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Depth"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Depth) - 8usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Format"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Format) - 12usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::NumChannels"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, NumChannels) - 16usize];
-    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Flags"]
-        [::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Flags) - 20usize];
+    ["Size of CUDA_ARRAY3D_DESCRIPTOR_v1_st"][::core::mem::size_of::<CUDA_ARRAY3D_DESCRIPTOR_v1_st>() - 24usize];
+    ["Alignment of CUDA_ARRAY3D_DESCRIPTOR_v1_st"][::core::mem::align_of::<CUDA_ARRAY3D_DESCRIPTOR_v1_st>() - 4usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Width"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Width) - 0usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Height"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Height) - 4usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Depth"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Depth) - 8usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Format"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Format) - 12usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::NumChannels"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, NumChannels) - 16usize];
+    ["Offset of field: CUDA_ARRAY3D_DESCRIPTOR_v1_st::Flags"][::core::mem::offset_of!(CUDA_ARRAY3D_DESCRIPTOR_v1_st, Flags) - 20usize];
 };
 pub type CUDA_ARRAY3D_DESCRIPTOR_v1 = CUDA_ARRAY3D_DESCRIPTOR_v1_st;
