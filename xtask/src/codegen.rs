@@ -186,25 +186,19 @@ fn parse_header(api: &Api, path: &Path) -> Result<Parsed> {
     let file = syn::parse_file(&bindings).context("parsing what bindgen wrote")?;
     let (mut types, mut functions) = (TokenStream::new(), BTreeMap::new());
     for item in file.items {
-        match item {
-            Item::ForeignMod(block) => {
-                for item in block.items {
-                    let ForeignItem::Fn(function) = item else {
-                        continue;
-                    };
-                    let name = function.sig.ident.to_string();
-                    if name.starts_with(api.prefix) {
-                        functions.insert(
-                            name.clone(),
-                            Function {
-                                name,
-                                signature: signature(&function),
-                            },
-                        );
-                    }
-                }
+        let Item::ForeignMod(block) = item else {
+            item.to_tokens(&mut types);
+            continue;
+        };
+        for item in block.items {
+            let ForeignItem::Fn(function) = item else {
+                continue;
+            };
+            let name = function.sig.ident.to_string();
+            if name.starts_with(api.prefix) {
+                let signature = signature(&function);
+                functions.insert(name.clone(), Function { name, signature });
             }
-            other => other.to_tokens(&mut types),
         }
     }
     Ok(Parsed {
