@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2153  # NAME comes from engines.sh
 # namespaces.sh: the machine an engine believes in. Its root is an overlay over the unpacked packages, entered by
 # pivot_root (runtimes pivot again and need a real root mount); /dev, /run and /tmp are its own, so a device node or a
 # spec in there is invisible outside; its cgroups hang below one folder of ours. Killing its PID 1 ends everything in it.
@@ -20,7 +21,7 @@ ns_first() {
   local hostpid _ c f m=$ST/cg
   read -r hostpid _ < /proc/self/stat   # the outer /proc is still mounted, so this is the pid as seen outside
   echo "$hostpid" > "$ST/pid.tmp"
-  hostname "$NAME"
+  hostname "${NAME}"
   mkdir -p "$m"; cgroups_at "$m"
   if [ "$CG" = v2 ]; then
     mkdir -p "$m/$NAME/init"; echo 0 > "$m/$NAME/cgroup.procs"
@@ -51,7 +52,7 @@ ns_second() {
   bind_all "$root"
   mkdir -p "$root/etc/cdi" "$root/run/cdi" "$root/run/lock" "$root/old"
   ln -sf /proc/self/mounts "$root/etc/mtab"; : > "$root/etc/resolv.conf"; echo "127.0.0.1 localhost $NAME" > "$root/etc/hosts"
-  cd "$root"; pivot_root . old; cd /; umount -l /old
+  cd "$root" || exit 1; pivot_root . old; cd /; umount -l /old
   ip link set lo up
   cp "$ST/pid.tmp" "$ST/pid"
   exec /bin/bash -c 'trap : TERM; while :; do sleep 3600 & wait; done' "engines-init-$NAME"
