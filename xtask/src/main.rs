@@ -4,11 +4,8 @@
 
 use clap::{Parser, Subcommand};
 
-#[cfg(feature = "codegen")]
 mod codegen;
-#[cfg(feature = "codegen")]
 mod docs;
-#[cfg(feature = "codegen")]
 mod entries;
 
 #[derive(Parser)]
@@ -21,13 +18,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Task {
     /// Regenerate the types and the table of entry points from the headers and the `.entries` files.
-    #[cfg(feature = "codegen")]
     Codegen(codegen::Codegen),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
-        #[cfg(feature = "codegen")]
         Task::Codegen(task) => task.run(),
     }
 }
