@@ -1,0 +1,59 @@
+#!/bin/bash
+# make test: all stages, or those named as arguments, with the time of each and a summary at the end.
+#
+# Every stage runs even when an earlier one failed, so that one run tells everything; the exit status is that of the
+# whole. A stage whose prerequisite is missing on this machine is skipped loudly, and fails when CI=true.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+VENV=${VGPU_VENV:-$PWD/target/tools/venv}
+export VGPU_VENV=$VENV VGPU_DIST=${VGPU_DIST:-$PWD/target/dist}
+export CARGO_TERM_PROGRESS_WHEN=never
+
+STAGES=(setup scripts format dist lints codegen artifacts dependencies unit suites containers)
+SUMMARY=() FAILED=0
+
+# Container tests have their own stage: they share one engine and are worth seeing apart.
+container_suites() { ls tests/tests/engine_*.rs tests/tests/demo.rs 2>/dev/null; }
+other_suites() { ls ./*/tests/*.rs ./*/*/tests/*.rs 2>/dev/null | sed 's#^\./##' | grep -vxF "$(container_suites)"; }
+as_options() { sed 's#.*/\(.*\)\.rs$#--test \1#' | sort -u; }
+skip() { echo "SKIPPED: $*" >&2; [ "${CI:-}" != true ] || { echo "and CI=true: a skipped stage is a failure" >&2; return 1; }; return 77; }
+
+stage_setup() { tests/setup.sh || return 1; [ "$(id -u)" = 0 ] || return 0; tests/engines/engines.sh install podman && tests/engines/engines.sh images; }
+stage_scripts() { "$VENV/bin/shellcheck" -x .ci/run tests/*.sh tests/engines/*.sh tests/demo/*.sh; }
+stage_format() { cargo fmt --all --check; }
+stage_dist() { tests/dist.sh; }
+stage_lints() { cargo clippy -q --workspace --all-targets --locked -- -D warnings; }
+stage_codegen() {
+  LIBCLANG_PATH=$(echo "$VENV"/lib/python3*/site-packages/clang/native) \
+    cargo run -q --locked -p xtask --features codegen -- codegen --check --headers "$VENV"
+}
+stage_artifacts() { tests/artifacts.sh; }
+stage_dependencies() { tests/dependencies.sh; }
+stage_unit() { cargo test --workspace --locked --lib --bins --no-fail-fast; }
+stage_suites() {
+  local -a options; read -ra options <<<"$(other_suites | as_options | tr '\n' ' ')"
+  [ ${#options[@]} -gt 0 ] || { echo "no suites"; return; }
+  cargo test --workspace --locked --no-fail-fast "${options[@]}"
+}
+stage_containers() {
+  [ "$(id -u)" = 0 ] || { skip "container tests need root"; return; }
+  unshare --mount --pid --fork true 2>/dev/null || { skip "container tests need namespaces (unshare is refused here)"; return; }
+  local -a options; read -ra options <<<"$(container_suites | as_options | tr '\n' ' ')"
+  cargo test --workspace --locked --no-fail-fast "${options[@]}"
+}
+
+run_stage() {
+  local name=$1 t0=$SECONDS rc=0 verdict
+  printf '\n== %s\n' "$name"
+  "stage_$name" </dev/null || rc=$?
+  case $rc in 0) verdict=ok ;; 77) verdict=SKIPPED ;; *) verdict=FAILED; FAILED=1 ;; esac
+  SUMMARY+=("$(printf '%-14s %-8s %5d s' "$name" "$verdict" $((SECONDS - t0)))")
+}
+
+for name in "${@:-${STAGES[@]}}"; do
+  declare -F "stage_$name" >/dev/null || { echo "test: no stage $name; there are: ${STAGES[*]}" >&2; exit 2; }
+  run_stage "$name"
+done
+printf '\n== summary\n'
+printf '%s\n' "${SUMMARY[@]}"
+[ $FAILED = 0 ] && echo "all passed in $SECONDS s" || { echo "FAILED in $SECONDS s"; exit 1; }
