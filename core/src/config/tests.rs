@@ -130,7 +130,7 @@ const FAULTS: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_fault_names_place_value_and_remedy_on_one_line() {
-    for (text, parts) in FAULTS {
+    for &(text, parts) in FAULTS {
         let error = parse(text).unwrap_err();
         assert!(error.contains("/etc/vgpu/config.toml"), "{error}");
         assert!(!error.contains('\n'), "{error}");

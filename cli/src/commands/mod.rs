@@ -1,0 +1,49 @@
+//! One file a verb: a clap struct with its flags, and `exec`.
+//!
+//! To add a verb: a file with `struct Verb` (derive `clap::Args`, every flag with its `env`) and
+//! `fn exec(self, &Global) -> anyhow::Result<ExitCode>`, then one line each in `Command` and in `Command::exec`.
+
+mod cdi;
+mod devices;
+mod ps;
+mod run;
+
+use clap::Subcommand;
+use vgpu_core::ExitCode;
+use vgpu_core::config::ConfigError;
+
+use crate::global::Global;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write, check and list CDI specs
+    #[command(subcommand)]
+    Cdi(cdi::Cdi),
+    /// List the GPUs of this node and the vGPUs they offer
+    Devices(devices::Devices),
+    /// List containers with their vGPUs and use
+    Ps(ps::Ps),
+    /// Run a command with a slice of a GPU, without a container
+    Run(run::Run),
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn exec(self, global: &Global) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Cdi(cdi) => cdi.exec(global),
+            Self::Devices(devices) => devices.exec(global),
+            Self::Ps(ps) => ps.exec(global),
+            Self::Run(run) => run.exec(global),
+        }
+    }
+}
+
+/// The exit code of a failure: wrong input is told apart from a machine that failed.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<ConfigError>() {
+        return ExitCode::Usage;
+    }
+    ExitCode::Failure
+}
