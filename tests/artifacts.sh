@@ -2,7 +2,7 @@
 # What the built files promise to the machines they are put on, checked with readelf:
 # names, dependencies, no symbol newer than glibc 2.17 in the limiter, a static hook below 2 MB.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 DIST=${VGPU_DIST:-$PWD/target/dist}
 bad=0
 fault() { echo "artifacts: $*" >&2; bad=1; }
@@ -13,6 +13,7 @@ library() {
   local f=$DIST/lib/vgpu/$1 extra newest
   [ -f "$f" ] || { fault "no $f"; return; }
   [ "$(dynamic "$f" SONAME)" = "$2" ] || fault "$1: SONAME is '$(dynamic "$f" SONAME)', not $2"
+  # shellcheck disable=SC2016  # the loader expands it
   [ "$(dynamic "$f" RUNPATH)" = '$ORIGIN/driver:/usr/lib/vgpu/driver' ] || fault "$1: RUNPATH is '$(dynamic "$f" RUNPATH)'"
   dynamic "$f" NEEDED | grep -qx "$3" || fault "$1: does not need $3"
   extra=$(dynamic "$f" NEEDED | grep -vxE "$3|lib(c|m|dl|rt|pthread)\.so\.[0-9]+|ld-linux-x86-64\.so\.2" | tr '\n' ' ')

@@ -2,7 +2,7 @@
 # The limiter is loaded into strangers' processes: its crates take libc from outside and nothing else.
 # And every crate of the workspace comes from the registry, none from a repository.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 bad=0
 for crate in vgpu-libcuda vgpu-libnvidia-ml; do
   outside=$(cargo tree -q --locked -p "$crate" -e normal --prefix none --format '{p}' | grep -v '(/' | cut -d' ' -f1 | sort -u | grep -vx libc | tr '\n' ' ')

@@ -3,8 +3,9 @@
 #
 # Every stage runs even when an earlier one failed, so that one run tells everything; the exit status is that of the
 # whole. A stage whose prerequisite is missing on this machine is skipped loudly, and fails when CI=true.
+# shellcheck disable=SC2329  # stages are called by name
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 VENV=${VGPU_VENV:-$PWD/target/tools/venv}
 export VGPU_VENV=$VENV VGPU_DIST=${VGPU_DIST:-$PWD/target/dist}
 export CARGO_TERM_PROGRESS_WHEN=never
@@ -13,9 +14,10 @@ STAGES=(setup scripts format dist lints codegen artifacts dependencies unit suit
 SUMMARY=() FAILED=0
 
 # Container tests have their own stage: they share one engine and are worth seeing apart.
-container_suites() { ls tests/tests/engine_*.rs tests/tests/demo.rs 2>/dev/null; }
-other_suites() { ls ./*/tests/*.rs ./*/*/tests/*.rs 2>/dev/null | sed 's#^\./##' | grep -vxF "$(container_suites)"; }
-as_options() { sed 's#.*/\(.*\)\.rs$#--test \1#' | sort -u; }
+suites() { git ls-files '*/tests/*.rs' | sed -n 's#^\(.*/\)\?tests/\([^/]*\)\.rs$#\2#p' | sort -u; }
+container_suites() { suites | grep -E '^(engine_.*|demo)$'; }
+other_suites() { suites | grep -vE '^(engine_.*|demo)$'; }
+as_options() { sed 's/^/--test /' | tr '\n' ' '; }
 skip() { echo "SKIPPED: $*" >&2; [ "${CI:-}" != true ] || { echo "and CI=true: a skipped stage is a failure" >&2; return 1; }; return 77; }
 
 stage_setup() { tests/setup.sh || return 1; [ "$(id -u)" = 0 ] || return 0; tests/engines/engines.sh install podman && tests/engines/engines.sh images; }
@@ -31,14 +33,14 @@ stage_artifacts() { tests/artifacts.sh; }
 stage_dependencies() { tests/dependencies.sh; }
 stage_unit() { cargo test --workspace --locked --lib --bins --no-fail-fast; }
 stage_suites() {
-  local -a options; read -ra options <<<"$(other_suites | as_options | tr '\n' ' ')"
+  local -a options; read -ra options <<<"$(other_suites | as_options)"
   [ ${#options[@]} -gt 0 ] || { echo "no suites"; return; }
   cargo test --workspace --locked --no-fail-fast "${options[@]}"
 }
 stage_containers() {
   [ "$(id -u)" = 0 ] || { skip "container tests need root"; return; }
   unshare --mount --pid --fork true 2>/dev/null || { skip "container tests need namespaces (unshare is refused here)"; return; }
-  local -a options; read -ra options <<<"$(container_suites | as_options | tr '\n' ' ')"
+  local -a options; read -ra options <<<"$(container_suites | as_options)"
   cargo test --workspace --locked --no-fail-fast "${options[@]}"
 }
 
@@ -56,4 +58,5 @@ for name in "${@:-${STAGES[@]}}"; do
 done
 printf '\n== summary\n'
 printf '%s\n' "${SUMMARY[@]}"
-[ $FAILED = 0 ] && echo "all passed in $SECONDS s" || { echo "FAILED in $SECONDS s"; exit 1; }
+if [ $FAILED = 0 ]; then echo "all passed in $SECONDS s"; else echo "FAILED in $SECONDS s"; fi
+exit $FAILED

@@ -87,16 +87,14 @@ alive() {
   tr '\0' ' ' 2>/dev/null < "/proc/$p/cmdline" | grep -q "engines-init-$NAME"
 }
 
-# enter CMD...: all namespaces, the engine's own cgroup, and nothing of the caller's environment. VGPU_* may pass.
+# enter CMD...: all namespaces, the engine's own cgroup, and nothing of the caller's environment.
 enter() {
   alive || die "$NAME is not started"
-  local -a pass; mapfile -t pass < <(env | grep -E '^VGPU_[A-Z_]+=' || true)
   # shellcheck disable=SC2016  # expanded inside
-  exec_in=(nsenter -t "$(cat "$ST/pid")" -m -u -i -n -p -C -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-    LANG=C.UTF-8 PODMAN_IGNORE_CGROUPSV1_WARNING=1 ${pass[@]+"${pass[@]}"}
+  nsenter -t "$(cat "$ST/pid")" -m -u -i -n -p -C -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+    LANG=C.UTF-8 PODMAN_IGNORE_CGROUPSV1_WARNING=1 \
     bash -c 'if [ -d /sys/fs/cgroup/init ]; then echo 0 > /sys/fs/cgroup/init/cgroup.procs
-             else for c in /sys/fs/cgroup/*/; do echo 0 > "$c/cgroup.procs"; done; fi; exec "$@"' enter)
-  "${exec_in[@]}" "$@"
+             else for c in /sys/fs/cgroup/*/; do echo 0 > "$c/cgroup.procs"; done; fi; exec "$@"' enter "$@"
 }
 
 wait_for() { local i; for i in $(seq 150); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done; return 1; }
