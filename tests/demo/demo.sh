@@ -3,7 +3,8 @@
 # registry, and a table of what they asked for, saw and were stopped at. Uses the real driver where there is one and a
 # simulated node elsewhere. Leaves nothing behind; exits non-zero when a row is off.
 #
-#   demo.sh [--no-containers]     plain processes under `vgpu run` instead of containers
+#   --no-containers   plain processes under `vgpu run` instead of containers
+#   --no-build        what is in target/dist already
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(dirname "$(dirname "$HERE")")
@@ -30,12 +31,12 @@ cleanup() {
   [ $rc = 0 ] || say "failed (everything it started is gone again)"
   exit $rc
 }
-PLAIN=() STARTED='' SIMULATED='' WORK=''
+PLAIN=() STARTED='' SIMULATED='' WORK='' WITHOUT='' BUILD=yes
 trap cleanup EXIT INT TERM
 
 # Why containers cannot run here; empty when they can.
 no_containers() {
-  [ "${1:-}" != --no-containers ] || { echo "--no-containers was given"; return; }
+  [ -z "$WITHOUT" ] || { echo "--no-containers was given"; return; }
   [ "$(id -u)" = 0 ] || { echo "not root"; return; }
   command -v apt-get >/dev/null || { echo "no apt-get to fetch $ENGINE with"; return; }
   unshare --mount --pid --fork true 2>/dev/null || echo "namespaces are refused here"
@@ -120,20 +121,33 @@ run_plain() {
   show_output() { cat "$WORK/$1.err"; }
   collect() { :; }
   for slice in "${SLICES[@]}"; do await_result "$slice"; done
-  say "the second client only looks from within containers: a plain process is alone in its slice"
+}
+
+options() {
+  local option
+  for option; do
+    case $option in
+      --no-containers) WITHOUT=yes ;;
+      --no-build) BUILD='' ;;
+      *) die "unknown option $option; there are --no-containers and --no-build" ;;
+    esac
+  done
 }
 
 main() {
   local reason
+  options "$@"
   cd "$ROOT"
-  say "building (the first time takes minutes)"
-  tests/setup.sh
-  tests/dist.sh
+  if [ -n "$BUILD" ]; then
+    say "building (the first time takes minutes)"
+    tests/setup.sh
+    tests/dist.sh
+  fi
   WORK=$(mktemp -d /var/tmp/vgpu-demo.XXXXXX)
   chmod 755 "$WORK"
   bring_up_node
   write_spec
-  reason=$(no_containers "${1:-}")
+  reason=$(no_containers)
   if [ -z "$reason" ]; then run_in_containers
   else say "no containers: $reason; running plain processes under \`vgpu run\` instead"; run_plain; fi
   "$VENV/bin/python" "$HERE/table.py" "$WORK/vgpu.json" "$WORK" "${SLICES[@]}"
