@@ -1,5 +1,10 @@
 //! The ledger on real pages: reference model, dead processes, forks, scribbles, and a kill torture.
 #![allow(unsafe_code, reason = "forks and kills children")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
+
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;

@@ -1,5 +1,10 @@
 //! An exhaustive model of the ledger's steps: every interleaving, with kills at any step.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers; an overflow fails the test"
+)]
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -203,7 +208,9 @@ impl Process {
     fn own_step(&mut self, memory: &Memory, change: Change) {
         let mut operation = match self.stage {
             Stage::Running(operation) => operation,
-            _ => Operation::new(self.slot, change),
+            Stage::Start | Stage::SawHeld(_) | Stage::SawBoth(..) | Stage::Draining(_) => {
+                Operation::new(self.slot, change)
+            }
         };
         let Some(outcome) = operation.step(memory) else {
             self.stage = Stage::Running(operation);
