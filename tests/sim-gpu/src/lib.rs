@@ -42,5 +42,7 @@
 
 pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod page;
+pub mod root;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The messages between a client and its node's daemon.
 //!
-//! The socket is SOCK_SEQPACKET: one message is one packet of [`MESSAGE_LEN`] bytes, with at most one descriptor
+//! The socket is `SOCK_SEQPACKET`: one message is one packet of [`MESSAGE_LEN`] bytes, with at most one descriptor
 //! beside it. A client asks, the daemon answers each request once, in order. The first request is
 //! [`Operation::Hello`]; its answer carries the node page.
 //!
@@ -193,15 +193,9 @@ fn detach(header: &libc::msghdr) -> Option<OwnedFd> {
     // SAFETY: the kernel has filled the header's control buffer and set its length.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !control.is_null() {
-        // SAFETY: a non-null result points to a whole cmsghdr inside the buffer.
-        let (level, kind, length) = {
-            let control = unsafe { &*control };
-            (
-                control.cmsg_level,
-                control.cmsg_type,
-                control.cmsg_len as usize,
-            )
-        };
+        // SAFETY: a non-null result points to a whole cmsghdr inside the buffer, which is aligned for it.
+        let found = unsafe { &*control };
+        let (level, kind, length) = (found.cmsg_level, found.cmsg_type, found.cmsg_len as usize);
         if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
             // SAFETY: pure arithmetic.
             let head = unsafe { libc::CMSG_LEN(0) } as usize;

@@ -7,7 +7,7 @@
 //! All sizes are bytes, all times nanoseconds of [`page::now`]. `gpu` is always [`Device::index`].
 
 mod current;
-mod root;
+pub(crate) mod root;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -157,6 +157,17 @@ impl Node {
         self.pid
     }
 
+    /// A descriptor of the connection, to ask the kernel who is at its other end.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .try_clone()
+    }
+
     /// The shared page, for what has no method here.
     pub fn page(&self) -> &Page {
         &self.page
@@ -174,10 +185,14 @@ impl Node {
     /// # Errors
     /// [`PageError::Disconnected`] or [`PageError::Stuck`].
     pub fn lock(&self) -> Result<Guard<'_>, PageError> {
-        if !self.is_alive() {
+        if self.tracked && !current::same_process() {
             return Err(PageError::Disconnected);
         }
-        self.page.lock(self.slot)
+        let guard = self.page.lock(self.slot)?;
+        // Looked at under the lock: the daemon changes it there, and a slot that is not ours must not be charged.
+        let generation = self.page.slot(self.slot).generation.load(Relaxed);
+        let ours = generation == self.generation;
+        ours.then_some(guard).ok_or(PageError::Disconnected)
     }
 
     /// Takes `bytes` of memory on `gpu`.

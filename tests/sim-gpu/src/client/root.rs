@@ -10,9 +10,11 @@
 )]
 
 use std::ffi::{CStr, OsStr};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::wire::SOCKET;
@@ -62,7 +64,7 @@ pub(super) fn connect(path: &Path) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us alone.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let (address, length) = socket_address(path)?;
+    let (address, length, _directory) = socket_address(path)?;
     // SAFETY: `address` is a sockaddr_un of which `length` bytes are filled in.
     let result = unsafe { libc::connect(fd, (&raw const address).cast(), length) };
     if result < 0 {
@@ -97,24 +99,46 @@ fn set_patience(socket: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// The address of a socket in the file system. A path too long for one is reached through its directory's
-/// descriptor path by the caller's choice of root; here it is an error that says so.
-pub(crate) fn socket_address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
-    let bytes = path.as_os_str().as_bytes();
+/// The address of a socket in the file system. A path is at most 107 bytes long there; a longer one is reached
+/// through its directory's descriptor, which has to stay open until the address has been used.
+fn socket_address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t, Option<File>)> {
+    let (short, directory) = shortened(path)?;
     // SAFETY: sockaddr_un is a C structure for which all zeroes is a valid value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    if bytes.len() >= address.sun_path.len() {
-        let message = format!(
-            "a socket's path has at most 107 bytes, this one {}",
-            bytes.len()
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    }
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (place, &byte) in address.sun_path.iter_mut().zip(bytes) {
+    for (place, &byte) in address
+        .sun_path
+        .iter_mut()
+        .zip(short.as_os_str().as_bytes())
+    {
         *place = byte as libc::c_char;
     }
-    Ok((address, size_of::<libc::sockaddr_un>() as libc::socklen_t))
+    Ok((
+        address,
+        size_of::<libc::sockaddr_un>() as libc::socklen_t,
+        directory,
+    ))
+}
+
+/// `path` in a form that fits into a socket's address while the file that comes with it is open.
+pub(crate) fn shortened(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    const LONGEST: usize = 107;
+    if path.as_os_str().len() <= LONGEST {
+        return Ok((path.to_owned(), None));
+    }
+    let (parent, name) = path
+        .parent()
+        .zip(path.file_name())
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(parent)?;
+    let short = Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(name);
+    Ok((short, Some(directory)))
 }
 
 #[cfg(test)]
@@ -137,10 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_is_refused_with_the_reason() {
-        let error = connect(&PathBuf::from("/x".repeat(60)))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("at most 107 bytes"), "{error}");
+    fn a_long_path_is_reached_through_its_directory() {
+        let long = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("./".repeat(60))
+            .join("src");
+        let (short, directory) = shortened(&long).unwrap();
+        assert!(
+            short.exists() && short.as_os_str().len() < 40,
+            "{}",
+            short.display()
+        );
+        assert!(directory.is_some());
     }
 }

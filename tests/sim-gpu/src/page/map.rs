@@ -119,6 +119,9 @@ impl Page {
     ///
     /// # Errors
     /// [`MapError`] when it is no node page of this version.
+    ///
+    /// # Panics
+    /// Never: the words are read from a buffer that holds them.
     pub fn open(memfd: OwnedFd) -> Result<(Self, NodeConfig), MapError> {
         let mut file = File::from(memfd);
         let mut head = [0; size_of::<Header>()];
@@ -202,12 +205,18 @@ impl Page {
     }
 
     /// The words of GPU `index`.
+    ///
+    /// # Panics
+    /// When the page has no such GPU.
     pub fn device(&self, index: usize) -> &DeviceWords {
         assert!(index < self.devices, "GPU {index} of {}", self.devices);
         self.at(DEVICES_OFFSET + index * size_of::<DeviceWords>())
     }
 
     /// The words of client slot `index`.
+    ///
+    /// # Panics
+    /// When the page has no such slot.
     pub fn slot(&self, index: u32) -> &SlotWords {
         let index = index as usize;
         assert!(index < SLOTS, "slot {index} of {SLOTS}");
@@ -215,6 +224,9 @@ impl Page {
     }
 
     /// What slot `slot` has on GPU `device`.
+    ///
+    /// # Panics
+    /// When the page has no such slot or GPU.
     pub fn share(&self, slot: u32, device: usize) -> &ShareWords {
         let slot = slot as usize;
         assert!(

@@ -117,7 +117,7 @@ impl Guard<'_> {
     }
 
     /// Makes the per-GPU words follow from the per-slot ones again.
-    pub(super) fn recompute(&self) {
+    pub(crate) fn recompute(&self) {
         for device in 0..self.page.devices() {
             let used = self
                 .page
