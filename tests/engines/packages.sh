@@ -11,8 +11,9 @@ BASE_PACKAGES="base-files base-passwd dash bash coreutils sed grep findutils lib
 
 mirror() {
   if [ -n "${ENGINES_MIRROR:-}" ]; then echo "$ENGINES_MIRROR"; return; fi
-  { cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true; } \
-    | sed -n 's#^\(URIs:\|deb\) *\(\[[^]]*\] *\)\?\(http[^ ]*/debian\)/\?\( .*\)\?$#\3#p' | sed -n 1p
+  # Cloud images name a file of mirrors instead of a mirror; it holds nothing but addresses.
+  { cat /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/mirrors/*.list 2>/dev/null || true; } \
+    | sed -n 's#^\(URIs:\|deb\)\? *\(\[[^]]*\] *\)\?\(http[^ ]*/debian\)/\?\( .*\)\?$#\3#p' | sed -n 1p
 }
 
 # apt_config SUITE ROOT-NAME: sets APT_CONFIG. Lists are shared by all roots of a suite, archives belong to one root.
@@ -30,6 +31,7 @@ Dir::Etc::SourceList "$a/sources.list"; Dir::Etc::SourceParts "/dev/null"; Dir::
 Dir::Etc::Preferences "/dev/null"; Dir::Etc::PreferencesParts "/dev/null"; Dir::Etc::Main "/dev/null";
 Dir::Cache "$a"; Dir::Cache::archives "$archives"; Dir::Log "$a";
 APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Install-Recommends "false"; APT::Sandbox::User "root";
+$(apt-config dump | grep -E '^Acquire::(http|https)::' || true)
 Acquire::Languages "none"; Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"; Acquire::Retries "3";
 X
   export APT_CONFIG=$archives/apt.conf
