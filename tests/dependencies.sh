@@ -5,7 +5,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 bad=0
 for crate in vgpu-libcuda vgpu-libnvidia-ml; do
-  outside=$(cargo tree -q --locked -p "$crate" -e normal --prefix none --format '{p}' | grep -v '(/' | cut -d' ' -f1 | sort -u | grep -vx libc | tr '\n' ' ')
+  tree=$(cargo tree -q --locked -p "$crate" -e normal --prefix none --format '{p}') || { bad=1; continue; }
+  outside=$(grep -v '(/' <<<"$tree" | cut -d' ' -f1 | sort -u | grep -vx libc | tr '\n' ' ')
   [ -z "$outside" ] || { echo "dependencies: $crate depends on $outside, libc alone is allowed" >&2; bad=1; }
 done
 if grep -n 'source = "git+' Cargo.lock; then echo "dependencies: crates from a repository" >&2; bad=1; fi
