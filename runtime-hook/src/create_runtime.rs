@@ -1,0 +1,148 @@
+//! Stage `create-runtime`: host namespaces, the container's process exists and waits.
+//!
+//! Takes the lock, drops what is gone, admits, makes the region, records the grant. On failure nothing of this
+//! container stays: not even what its earlier devices were granted, because it is not going to start.
+
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+use vgpu_core::hook_args::HookArgs;
+
+use crate::admission;
+use crate::error::{HookError, line};
+use crate::grant::{Grant, GrantedDevice, Here, VERSION, key};
+use crate::process;
+use crate::region;
+use crate::state::{Container, State};
+use crate::store::{Locked, Plan, Store};
+
+/// Runs the stage.
+///
+/// # Errors
+/// [`HookError`] for the first thing that is not right.
+pub fn run(args: &HookArgs, state: &State) -> Result<(), HookError> {
+    check_power()?;
+    let container = state.container()?;
+    let new = new_grant(state)?;
+    let store = Store::new(Path::new(&args.run_dir));
+    store.prepare()?;
+    let lock = store.lock()?;
+    let here = Here {
+        boot_id: new.boot_id.clone(),
+        pid_namespace: new.pid_namespace,
+    };
+    let held = lock.sweep(&here)?;
+    let mut grant = merge(new, &held)?;
+    grant_device(args, &mut grant, &held, &container, &store, &lock)
+        .map_err(|error| take_back(&lock, &grant.key, error))
+}
+
+fn grant_device(
+    args: &HookArgs,
+    grant: &mut Grant,
+    held: &[Grant],
+    container: &Container,
+    store: &Store,
+    lock: &Locked<'_>,
+) -> Result<(), HookError> {
+    admission::admit(args, held, &grant.key)?;
+    grant
+        .devices
+        .insert(args.device.clone(), GrantedDevice::from(args));
+    lock.make_container(&grant.key)?;
+    let path = store.region(&grant.key);
+    region::write(&path, grant)?;
+    region::enter(&path, grant.pid)?;
+    let plan = Plan {
+        container_id: grant.container_id.clone(),
+        boot_id: grant.boot_id.clone(),
+        rootfs: container.rootfs.clone(),
+        library_path: container.library_path.clone(),
+        devices: grant.devices.keys().cloned().collect(),
+    };
+    lock.save(grant, &plan)?;
+    Ok(())
+}
+
+/// Removes region and grant after `error`, and says so when that fails too.
+fn take_back(lock: &Locked<'_>, key: &str, error: HookError) -> HookError {
+    match lock.release(key) {
+        Ok(()) => error,
+        Err(leftover) => HookError::Leftover {
+            error: Box::new(error),
+            leftover: line(&leftover),
+        },
+    }
+}
+
+/// The container's record without any device.
+fn new_grant(state: &State) -> Result<Grant, HookError> {
+    let here = Here::now()?;
+    let no_process = || HookError::NoProcess {
+        container_id: state.id.clone(),
+        pid: state.pid,
+    };
+    if state.pid <= 0 {
+        return Err(no_process());
+    }
+    let init = process::stat(state.pid)?
+        .filter(|s| !s.ended)
+        .ok_or_else(no_process)?;
+    Ok(Grant {
+        version: VERSION,
+        hook_version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: key(&state.id, &state.bundle),
+        container_id: state.id.clone(),
+        bundle: state.bundle.clone(),
+        boot_id: here.boot_id,
+        pid: state.pid,
+        start_time: init.start_time,
+        pid_namespace: here.pid_namespace,
+        labels: state.labels.clone(),
+        devices: Default::default(),
+    })
+}
+
+/// Adds what earlier calls for this very container were granted.
+fn merge(new: Grant, held: &[Grant]) -> Result<Grant, HookError> {
+    let Some(old) = held.iter().find(|g| g.key == new.key) else {
+        return Ok(new);
+    };
+    if !old.is_of(&new.container_id, &new.bundle) {
+        let other = old.container_id.clone();
+        return Err(HookError::Collision {
+            container_id: new.container_id,
+            other,
+        });
+    }
+    let same = old.pid == new.pid
+        && old.start_time == new.start_time
+        && old.pid_namespace == new.pid_namespace;
+    if !same {
+        return Err(HookError::Running {
+            container_id: new.container_id,
+            pid: old.pid,
+        });
+    }
+    Ok(Grant {
+        devices: old.devices.clone(),
+        ..new
+    })
+}
+
+/// A rootless engine's hooks run in a user namespace: what they record, nobody else could read or trust.
+fn check_power() -> Result<(), HookError> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let fields: Vec<_> = map.split_ascii_whitespace().collect();
+    if fields != ["0", "0", "4294967295"] {
+        return Err(HookError::Rootless {
+            why: "a user namespace of its own",
+        });
+    }
+    match caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(HookError::Rootless {
+            why: "no CAP_SYS_ADMIN",
+        }),
+    }
+}

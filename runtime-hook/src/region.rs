@@ -1,0 +1,171 @@
+//! A container's region on the host: a small tmpfs of its own.
+//!
+//! Owns its mount, its size and its travel into the container's mount namespace. A tenant that can write into it can
+//! fill nothing but it, and it is full from the start. Mount propagation is not relied on: an engine may have made
+//! the host's mounts private. Pages and their layout are `vgpu-region`'s.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use thiserror::Error;
+use vgpu_region::layout::REGION_BYTES;
+use vgpu_region::{Limits, LimitsWriter, RegionError};
+
+use crate::grant::Grant;
+use crate::mounts;
+
+/// What goes wrong with a region.
+#[derive(Debug, Error)]
+pub enum HostRegionError {
+    /// The tmpfs cannot be made or moved.
+    #[error("cannot {action} {}", path.display())]
+    Mount {
+        /// What was tried.
+        action: &'static str,
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Errno,
+    },
+    /// The pages cannot be made or changed.
+    #[error("cannot write the limits of container {container_id}")]
+    Pages {
+        /// The container.
+        container_id: String,
+        /// Which page, and why.
+        #[source]
+        source: RegionError,
+    },
+    /// The container's mount namespace cannot be entered.
+    #[error("cannot enter the mount namespace of process {pid}")]
+    Namespace {
+        /// The container's init process.
+        pid: i32,
+        /// What the system said.
+        #[source]
+        source: Errno,
+    },
+}
+
+/// Mounts the tmpfs where it is missing, and writes the grant's limits into it.
+///
+/// # Errors
+/// [`HostRegionError`]; the mount stays for [`unmount`].
+pub fn write(path: &Path, grant: &Grant) -> Result<(), HostRegionError> {
+    let pages = |source| HostRegionError::Pages {
+        container_id: grant.short_id(),
+        source,
+    };
+    if is_mounted(path)? {
+        let writer = LimitsWriter::open(path).map_err(pages)?;
+        let known = writer.read().map_err(pages)?;
+        return writer.update(&grant.limits(&known)).map_err(pages);
+    }
+    mount(path)?;
+    vgpu_region::create(path, &grant.limits(&Limits::default())).map_err(pages)
+}
+
+/// Takes the tmpfs away; none there is fine. Containers that still have it keep it until they end.
+///
+/// # Errors
+/// What the system said.
+pub fn unmount(path: &Path) -> Result<(), Errno> {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(path, flags) {
+        Err(Errno::INVAL | Errno::NOENT) | Ok(()) => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the region visible at the same path in a container's mount namespace, where it is not yet.
+///
+/// # Errors
+/// [`HostRegionError`] naming the step.
+pub fn enter(path: &Path, pid: i32) -> Result<(), HostRegionError> {
+    let in_namespace = |source| HostRegionError::Namespace { pid, source };
+    let open = |path: &str| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let theirs = open(&format!("/proc/{pid}/ns/mnt")).map_err(in_namespace)?;
+    let ours = open("/proc/self/ns/mnt").map_err(in_namespace)?;
+    if inode(&theirs).map_err(in_namespace)? == inode(&ours).map_err(in_namespace)? {
+        return Ok(());
+    }
+    let failed = |source| HostRegionError::Mount {
+        action: "clone",
+        path: path.into(),
+        source,
+    };
+    let tree = mounts::clone(path).map_err(failed)?;
+    // A thread may enter another mount namespace on its own, once it shares no working directory.
+    let enter = || attach_there(path, &theirs, &tree);
+    let done = std::thread::scope(|scope| scope.spawn(enter).join());
+    match done {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Step::Enter(source))) => Err(in_namespace(source)),
+        Ok(Err(Step::Attach(source))) => Err(HostRegionError::Mount {
+            action: "attach in the container",
+            path: path.into(),
+            source,
+        }),
+        Err(_) => Err(in_namespace(Errno::IO)),
+    }
+}
+
+enum Step {
+    Enter(Errno),
+    Attach(Errno),
+}
+
+fn attach_there(path: &Path, namespace: &OwnedFd, tree: &OwnedFd) -> Result<(), Step> {
+    let enter = |error: nix::Error| Step::Enter(Errno::from_raw_os_error(error as i32));
+    nix::sched::unshare(CloneFlags::CLONE_FS).map_err(enter)?;
+    nix::sched::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS).map_err(enter)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = rustix::fs::open(path, flags, Mode::empty()).map_err(Step::Attach)?;
+    let device = |fd: &OwnedFd| {
+        rustix::fs::fstat(fd)
+            .map(|s| s.st_dev)
+            .map_err(Step::Attach)
+    };
+    if device(&target)? == device(tree)? {
+        return Ok(());
+    }
+    mounts::attach(tree, target.as_fd()).map_err(Step::Attach)
+}
+
+fn inode(fd: &OwnedFd) -> Result<u64, Errno> {
+    rustix::fs::fstat(fd).map(|s| s.st_ino)
+}
+
+/// A mount point has another device than its parent.
+fn is_mounted(path: &Path) -> Result<bool, HostRegionError> {
+    let device = |path: &Path| rustix::fs::lstat(path).map(|s| s.st_dev);
+    let both = device(path).and_then(|own| Ok((own, device(path.parent().unwrap_or(path))?)));
+    let fail = |source| HostRegionError::Mount {
+        action: "look at",
+        path: path.into(),
+        source,
+    };
+    both.map(|(own, parent)| own != parent).map_err(fail)
+}
+
+fn mount(path: &Path) -> Result<(), HostRegionError> {
+    let fail = |action, source| HostRegionError::Mount {
+        action,
+        path: path.into(),
+        source,
+    };
+    // Whole pages for the three files, one more for the root folder's own bookkeeping; four inodes.
+    let size = REGION_BYTES.saturating_add(4096);
+    let options = format!("size={size},nr_inodes=4,mode=0711");
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("vgpu-region", path, "tmpfs", flags, &*options)
+        .map_err(|e| fail("mount a tmpfs on", e))?;
+    rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)
+        .map_err(|e| fail("make private the mount of", e))
+}
