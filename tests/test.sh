@@ -20,7 +20,16 @@ other_suites() { suites | grep -vE '^(engine_.*|demo)$'; }
 as_options() { sed 's/^/--test /' | tr '\n' ' '; }
 skip() { echo "SKIPPED: $*" >&2; [ "${CI:-}" != true ] || { echo "and CI=true: a skipped stage is a failure" >&2; return 1; }; return 77; }
 
-stage_setup() { tests/setup.sh || return 1; [ "$(id -u)" = 0 ] || return 0; tests/engines/engines.sh install podman && tests/engines/engines.sh images; }
+# What is fetched is fetched here, so that no later stage waits for a network.
+stage_setup() {
+  local verb
+  tests/setup.sh || return 1
+  [ "$(id -u)" = 0 ] || return 0
+  for verb in "install podman" images driver; do
+    # shellcheck disable=SC2086  # a verb and its argument
+    tests/engines/engines.sh $verb >/dev/null || return 1
+  done
+}
 stage_scripts() { "$VENV/bin/shellcheck" -x .ci/run tests/*.sh tests/engines/*.sh tests/demo/*.sh; }
 stage_format() { cargo fmt --all --check; }
 stage_dist() { tests/dist.sh; }

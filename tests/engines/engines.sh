@@ -4,6 +4,7 @@
 #
 #   engines.sh install ENGINE         resolve, fetch and unpack the engine's packages (no maintainer script runs)
 #   engines.sh images                 build the container images the tests use (no registry of images needed)
+#   engines.sh driver                 fetch NVIDIA's own libcuda and libnvidia-ml; prints the folder they are in
 #   engines.sh start   ENGINE         private mount, pid, ipc, uts, net and cgroup namespaces, the engine's own root
 #   engines.sh exec    ENGINE CMD...  run a command inside (podman run ...)
 #   engines.sh stop    ENGINE         kill everything inside, remove its cgroups and state
@@ -77,6 +78,7 @@ esac
 [ ${#ENGINES_DIR} -le 50 ] || die "ENGINES_DIR is too long (${#ENGINES_DIR} > 50 characters): $ENGINES_DIR"
 case $cmd in
   images) locked make_images; exit ;;
+  driver) locked install_driver; dirname "$(find "$ENGINES_DIR/root/driver" -name 'libcuda.so.[0-9]*.*' | sed -n 1p)"; exit ;;
   clean) do_clean; exit ;;
 esac
 

@@ -24,7 +24,7 @@ apt_config() {
   [ -r "$KEYRING" ] || die "no $KEYRING: install debian-archive-keyring"
   mkdir -p "$a/lists/partial" "$archives/partial"
   [ -e "$a/status" ] || : > "$a/status"
-  echo "deb [signed-by=$KEYRING] $url $suite main" > "$a/sources.list"
+  echo "deb [signed-by=$KEYRING] $url $suite main non-free" > "$a/sources.list"
   cat > "$archives/apt.conf" <<X
 Dir::State "$a"; Dir::State::Lists "$a/lists"; Dir::State::status "$a/status";
 Dir::Etc::SourceList "$a/sources.list"; Dir::Etc::SourceParts "/dev/null"; Dir::Etc::Parts "/dev/null";
@@ -53,6 +53,22 @@ install_root() {
   for d in "$ENGINES_DIR/apt/debs-$name"/*.deb; do unpack "$d" "$root"; done
   rm -f "$ENGINES_DIR/apt/debs-$name"/*.deb
   echo "$*" > "$root/.complete"   # last: an interrupted installation starts over
+}
+
+# install_driver: NVIDIA's own libcuda and libnvidia-ml, which load without a GPU, in $ENGINES_DIR/root/driver. Only these
+# two files' packages: what they depend on is for machines with a GPU.
+install_driver() {
+  local root=$ENGINES_DIR/root/driver archives=$ENGINES_DIR/apt/debs-driver log=$ENGINES_DIR/apt/debs-driver/log d
+  [ ! -e "$root/.complete" ] || return 0
+  apt_config bookworm driver
+  [ -e "$ENGINES_DIR/apt/bookworm/updated" ] || update_lists bookworm "$log"
+  say "fetching NVIDIA's libcuda1 and libnvidia-ml1 from non-free"
+  ( cd "$archives" && rm -f ./*.deb && apt-get -q download libcuda1 libnvidia-ml1 >"$log" 2>&1 </dev/null ) \
+    || { cat "$log" >&2; die "apt-get could not fetch libcuda1 and libnvidia-ml1"; }
+  rm -rf --one-file-system "$root"; mkdir -p "$root"
+  for d in "$archives"/*.deb; do unpack "$d" "$root"; done
+  rm -f "$archives"/*.deb
+  : > "$root/.complete"
 }
 
 update_lists() {

@@ -41,3 +41,21 @@ pub fn python() -> PathBuf {
     );
     python
 }
+
+/// The folder of NVIDIA's own `libcuda.so.1` and `libnvidia-ml.so.1`, which load without a GPU; fetched from Debian
+/// when they are not there yet. Nothing where that needs root and this is not root, which fails when `CI=true`.
+#[must_use]
+pub fn real_driver() -> Option<PathBuf> {
+    let mut fetch = std::process::Command::new(project().join("tests/engines/engines.sh"));
+    let outcome = crate::Outcome::of(fetch.arg("driver"));
+    if outcome.code == 0 {
+        return Some(PathBuf::from(outcome.stdout.trim()));
+    }
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "CI=true, and no driver of NVIDIA's: {}",
+        outcome.stderr
+    );
+    eprintln!("SKIPPED: no driver of NVIDIA's: {}", outcome.stderr);
+    None
+}
