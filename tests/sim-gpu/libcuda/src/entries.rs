@@ -1,0 +1,157 @@
+//! Which body answers which exported function, a line each; the functions not named here answer
+//! `CUDA_ERROR_NOT_SUPPORTED` by the default made from their row.
+//!
+//! A name brought in here hides the default of the same name, so a row moves from "not supported" to a body by one
+//! line. The compiler checks each body against the row's signature where the export calls it. The `_ptsz` and
+//! `_ptds` forms share the body of the plain one: the boundary has noted what stream 0 means.
+
+pub(crate) use crate::exports::defaults::*;
+
+/// `chapter { body = export export ..; }`
+macro_rules! bodies {
+    ($($chapter:ident { $($body:ident = $($export:ident)+;)* })*) => {
+        $($($( pub(crate) use crate::$chapter::$body as $export; )+)*)*
+    };
+}
+
+bodies! {
+    init {
+        init = cuInit;
+        driver_version = cuDriverGetVersion;
+    }
+    error {
+        name = cuGetErrorName;
+        string = cuGetErrorString;
+    }
+    proc_address {
+        get = cuGetProcAddress;
+        get_v2 = cuGetProcAddress_v2;
+        export_table = cuGetExportTable;
+    }
+    device {
+        get = cuDeviceGet;
+        count = cuDeviceGetCount;
+        name = cuDeviceGetName;
+        uuid = cuDeviceGetUuid cuDeviceGetUuid_v2;
+        luid = cuDeviceGetLuid;
+        total_mem = cuDeviceTotalMem cuDeviceTotalMem_v2;
+        compute_capability = cuDeviceComputeCapability;
+        attribute = cuDeviceGetAttribute;
+        properties = cuDeviceGetProperties;
+        pci_bus_id = cuDeviceGetPCIBusId;
+        by_pci_bus_id = cuDeviceGetByPCIBusId;
+        exec_affinity_support = cuDeviceGetExecAffinitySupport;
+        texture_1d_width = cuDeviceGetTexture1DLinearMaxWidth;
+        can_access_peer = cuDeviceCanAccessPeer;
+        p2p_attribute = cuDeviceGetP2PAttribute;
+    }
+    primary {
+        retain = cuDevicePrimaryCtxRetain;
+        release = cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2;
+        reset = cuDevicePrimaryCtxReset cuDevicePrimaryCtxReset_v2;
+        get_state = cuDevicePrimaryCtxGetState;
+        set_flags = cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2;
+    }
+    context {
+        create_v1 = cuCtxCreate;
+        create = cuCtxCreate_v2;
+        create_v3 = cuCtxCreate_v3;
+        create_v4 = cuCtxCreate_v4;
+        destroy = cuCtxDestroy cuCtxDestroy_v2;
+        attach = cuCtxAttach;
+        detach = cuCtxDetach;
+        push_current = cuCtxPushCurrent cuCtxPushCurrent_v2;
+        pop_current = cuCtxPopCurrent cuCtxPopCurrent_v2;
+        set_current = cuCtxSetCurrent;
+        get_current = cuCtxGetCurrent;
+        get_device = cuCtxGetDevice;
+        get_device_of = cuCtxGetDevice_v2;
+        get_flags = cuCtxGetFlags;
+        set_flags = cuCtxSetFlags;
+        get_id = cuCtxGetId;
+        get_api_version = cuCtxGetApiVersion;
+        get_limit = cuCtxGetLimit;
+        set_limit = cuCtxSetLimit;
+        get_cache_config = cuCtxGetCacheConfig;
+        set_cache_config = cuCtxSetCacheConfig;
+        get_shared_config = cuCtxGetSharedMemConfig;
+        set_shared_config = cuCtxSetSharedMemConfig;
+        priority_range = cuCtxGetStreamPriorityRange;
+        exec_affinity = cuCtxGetExecAffinity;
+        reset_persisting = cuCtxResetPersistingL2Cache;
+        synchronize = cuCtxSynchronize;
+        synchronize_of = cuCtxSynchronize_v2;
+        enable_peer = cuCtxEnablePeerAccess;
+        disable_peer = cuCtxDisablePeerAccess;
+    }
+    memory {
+        alloc = cuMemAlloc_v2;
+        alloc_pitch = cuMemAllocPitch cuMemAllocPitch_v2;
+        alloc_managed = cuMemAllocManaged;
+        free = cuMemFree cuMemFree_v2;
+        get_info = cuMemGetInfo cuMemGetInfo_v2;
+        address_range = cuMemGetAddressRange cuMemGetAddressRange_v2;
+    }
+    copy {
+        any = cuMemcpy cuMemcpy_ptds;
+        any_async = cuMemcpyAsync cuMemcpyAsync_ptsz;
+        h2d = cuMemcpyHtoD cuMemcpyHtoD_v2 cuMemcpyHtoD_v2_ptds;
+        h2d_async = cuMemcpyHtoDAsync cuMemcpyHtoDAsync_v2 cuMemcpyHtoDAsync_v2_ptsz;
+        d2h = cuMemcpyDtoH cuMemcpyDtoH_v2 cuMemcpyDtoH_v2_ptds;
+        d2h_async = cuMemcpyDtoHAsync cuMemcpyDtoHAsync_v2 cuMemcpyDtoHAsync_v2_ptsz;
+        d2d = cuMemcpyDtoD cuMemcpyDtoD_v2 cuMemcpyDtoD_v2_ptds;
+        d2d_async = cuMemcpyDtoDAsync cuMemcpyDtoDAsync_v2 cuMemcpyDtoDAsync_v2_ptsz;
+        peer = cuMemcpyPeer cuMemcpyPeer_ptds;
+        peer_async = cuMemcpyPeerAsync cuMemcpyPeerAsync_ptsz;
+        batch = cuMemcpyBatchAsync_v2 cuMemcpyBatchAsync_v2_ptsz;
+        batch_v1 = cuMemcpyBatchAsync cuMemcpyBatchAsync_ptsz;
+        with_attributes = cuMemcpyWithAttributesAsync cuMemcpyWithAttributesAsync_ptsz;
+    }
+    memset {
+        flat = cuMemsetD8 cuMemsetD8_v2 cuMemsetD8_v2_ptds cuMemsetD16 cuMemsetD16_v2 cuMemsetD16_v2_ptds
+            cuMemsetD32 cuMemsetD32_v2 cuMemsetD32_v2_ptds;
+        flat_async = cuMemsetD8Async cuMemsetD8Async_ptsz cuMemsetD16Async cuMemsetD16Async_ptsz
+            cuMemsetD32Async cuMemsetD32Async_ptsz;
+        rows = cuMemsetD2D8 cuMemsetD2D8_v2 cuMemsetD2D8_v2_ptds cuMemsetD2D16 cuMemsetD2D16_v2
+            cuMemsetD2D16_v2_ptds cuMemsetD2D32 cuMemsetD2D32_v2 cuMemsetD2D32_v2_ptds;
+        rows_async = cuMemsetD2D8Async cuMemsetD2D8Async_ptsz cuMemsetD2D16Async cuMemsetD2D16Async_ptsz
+            cuMemsetD2D32Async cuMemsetD2D32Async_ptsz;
+    }
+    stream {
+        create = cuStreamCreate;
+        create_with_priority = cuStreamCreateWithPriority;
+        destroy = cuStreamDestroy cuStreamDestroy_v2;
+        get_priority = cuStreamGetPriority cuStreamGetPriority_ptsz;
+        get_flags = cuStreamGetFlags cuStreamGetFlags_ptsz;
+        get_id = cuStreamGetId cuStreamGetId_ptsz;
+        get_context = cuStreamGetCtx cuStreamGetCtx_ptsz;
+        get_context_v2 = cuStreamGetCtx_v2 cuStreamGetCtx_v2_ptsz;
+        get_device = cuStreamGetDevice cuStreamGetDevice_ptsz;
+        get_attribute = cuStreamGetAttribute cuStreamGetAttribute_ptsz;
+        set_attribute = cuStreamSetAttribute cuStreamSetAttribute_ptsz;
+        copy_attributes = cuStreamCopyAttributes cuStreamCopyAttributes_ptsz;
+        query = cuStreamQuery cuStreamQuery_ptsz;
+        synchronize = cuStreamSynchronize cuStreamSynchronize_ptsz;
+        wait_event = cuStreamWaitEvent cuStreamWaitEvent_ptsz;
+        add_callback = cuStreamAddCallback cuStreamAddCallback_ptsz;
+        launch_host = cuLaunchHostFunc cuLaunchHostFunc_ptsz;
+        launch_host_v2 = cuLaunchHostFunc_v2 cuLaunchHostFunc_v2_ptsz;
+        attach_memory = cuStreamAttachMemAsync cuStreamAttachMemAsync_ptsz;
+    }
+    event {
+        create = cuEventCreate;
+        destroy = cuEventDestroy cuEventDestroy_v2;
+        record = cuEventRecord cuEventRecord_ptsz;
+        record_with_flags = cuEventRecordWithFlags cuEventRecordWithFlags_ptsz;
+        query = cuEventQuery;
+        synchronize = cuEventSynchronize;
+        elapsed = cuEventElapsedTime cuEventElapsedTime_v2;
+    }
+    value {
+        wait_32 = cuStreamWaitValue32 cuStreamWaitValue32_ptsz cuStreamWaitValue32_v2 cuStreamWaitValue32_v2_ptsz;
+        wait_64 = cuStreamWaitValue64 cuStreamWaitValue64_ptsz cuStreamWaitValue64_v2 cuStreamWaitValue64_v2_ptsz;
+        write_32 = cuStreamWriteValue32 cuStreamWriteValue32_ptsz cuStreamWriteValue32_v2 cuStreamWriteValue32_v2_ptsz;
+        write_64 = cuStreamWriteValue64 cuStreamWriteValue64_ptsz cuStreamWriteValue64_v2 cuStreamWriteValue64_v2_ptsz;
+        batch = cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuStreamBatchMemOp_v2 cuStreamBatchMemOp_v2_ptsz;
+    }
+}
