@@ -253,13 +253,14 @@ impl Page {
 /// A memfd of `length` zero bytes that can never shrink under a mapping.
 fn new_memfd(length: usize) -> Result<File, MapError> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // The bare system call: glibc has a function for it since 2.27 only, and these libraries run in older images.
     // SAFETY: the name is a NUL-terminated literal; the call touches no other memory.
-    let fd = unsafe { libc::memfd_create(c"sim-gpu-node".as_ptr(), flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_create, c"sim-gpu-node".as_ptr(), flags) };
     if fd < 0 {
         return Err(io_error("create"));
     }
     // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let file = unsafe { File::from_raw_fd(fd as i32) };
     file.set_len(length as u64).map_err(|source| MapError::Io {
         step: "size",
         source,
