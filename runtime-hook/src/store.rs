@@ -327,6 +327,10 @@ impl Locked<'_> {
                 self.release(&grant.key)?;
             }
         }
+        let grants = self.store.grants_dir();
+        for name in names(&grants)?.iter().filter(|name| name.starts_with('.')) {
+            remove(&grants.join(name), |p| std::fs::remove_file(p))?;
+        }
         for name in names(&self.store.run_dir.join("containers"))? {
             if !held.iter().any(|g| g.key == name) {
                 self.release(&name)?;
