@@ -32,14 +32,14 @@ macro_rules! cuda_table {
             { 24 pass cuCoredumpRegisterStartCallback [] (callback: CUcoredumpStatusCallback, userData: Out<c_void>, callbackOut: Out<CUcoredumpCallbackHandle>) -> CUresult }
             { 25 pass cuCoredumpSetAttribute [] (attrib: CUcoredumpSettings, value: Out<c_void>, size: Out<usize>) -> CUresult }
             { 26 pass cuCoredumpSetAttributeGlobal [] (attrib: CUcoredumpSettings, value: Out<c_void>, size: Out<usize>) -> CUresult }
-            { 27 context cuCtxAttach [] (pctx: Out<CUcontext>, flags: c_uint) -> CUresult }
-            { 28 context cuCtxCreate [] (pctx: Out<CUcontext>, flags: c_uint, dev: CUdevice) -> CUresult }
-            { 29 context cuCtxCreate_v2 [] (pctx: Out<CUcontext>, flags: c_uint, dev: CUdevice) -> CUresult }
-            { 30 context cuCtxCreate_v3 [] (pctx: Out<CUcontext>, paramsArray: Out<CUexecAffinityParam>, numParams: c_int, flags: c_uint, dev: CUdevice) -> CUresult }
-            { 31 context cuCtxCreate_v4 [] (pctx: Out<CUcontext>, ctxCreateParams: Out<CUctxCreateParams>, flags: c_uint, dev: CUdevice) -> CUresult }
-            { 32 context cuCtxDestroy [] (ctx: CUcontext) -> CUresult }
-            { 33 context cuCtxDestroy_v2 [] (ctx: CUcontext) -> CUresult }
-            { 34 context cuCtxDetach [] (ctx: CUcontext) -> CUresult }
+            { 27 context cuCtxAttach [context::attach] (pctx: Out<CUcontext>, flags: c_uint) -> CUresult }
+            { 28 context cuCtxCreate [context::create_v1] (pctx: Out<CUcontext>, flags: c_uint, dev: CUdevice) -> CUresult }
+            { 29 context cuCtxCreate_v2 [context::create_v2] (pctx: Out<CUcontext>, flags: c_uint, dev: CUdevice) -> CUresult }
+            { 30 context cuCtxCreate_v3 [context::create_v3] (pctx: Out<CUcontext>, paramsArray: Out<CUexecAffinityParam>, numParams: c_int, flags: c_uint, dev: CUdevice) -> CUresult }
+            { 31 context cuCtxCreate_v4 [context::create_v4] (pctx: Out<CUcontext>, ctxCreateParams: Out<CUctxCreateParams>, flags: c_uint, dev: CUdevice) -> CUresult }
+            { 32 context cuCtxDestroy [context::destroy_v1] (ctx: CUcontext) -> CUresult }
+            { 33 context cuCtxDestroy_v2 [context::destroy] (ctx: CUcontext) -> CUresult }
+            { 34 context cuCtxDetach [context::detach] (ctx: CUcontext) -> CUresult }
             { 35 context cuCtxDisablePeerAccess [] (peerContext: CUcontext) -> CUresult }
             { 36 context cuCtxEnablePeerAccess [] (peerContext: CUcontext, Flags: c_uint) -> CUresult }
             { 37 context cuCtxFromGreenCtx [] (pContext: Out<CUcontext>, hCtx: CUgreenCtx) -> CUresult }
@@ -101,18 +101,18 @@ macro_rules! cuda_table {
             { 93 context cuDeviceGetUuid_v2 [] (uuid: Out<CUuuid>, dev: CUdevice) -> CUresult }
             { 94 free cuDeviceGraphMemTrim [] (device: CUdevice) -> CUresult }
             { 95 context cuDevicePrimaryCtxGetState [] (dev: CUdevice, flags: Out<c_uint>, active: Out<c_int>) -> CUresult }
-            { 96 context cuDevicePrimaryCtxRelease [] (dev: CUdevice) -> CUresult }
-            { 97 context cuDevicePrimaryCtxRelease_v2 [] (dev: CUdevice) -> CUresult }
-            { 98 context cuDevicePrimaryCtxReset [] (dev: CUdevice) -> CUresult }
-            { 99 context cuDevicePrimaryCtxReset_v2 [] (dev: CUdevice) -> CUresult }
-            { 100 context cuDevicePrimaryCtxRetain [] (pctx: Out<CUcontext>, dev: CUdevice) -> CUresult }
+            { 96 context cuDevicePrimaryCtxRelease [context::primary_release_v1] (dev: CUdevice) -> CUresult }
+            { 97 context cuDevicePrimaryCtxRelease_v2 [context::primary_release] (dev: CUdevice) -> CUresult }
+            { 98 context cuDevicePrimaryCtxReset [context::primary_reset_v1] (dev: CUdevice) -> CUresult }
+            { 99 context cuDevicePrimaryCtxReset_v2 [context::primary_reset] (dev: CUdevice) -> CUresult }
+            { 100 context cuDevicePrimaryCtxRetain [context::primary_retain] (pctx: Out<CUcontext>, dev: CUdevice) -> CUresult }
             { 101 context cuDevicePrimaryCtxSetFlags [] (dev: CUdevice, flags: c_uint) -> CUresult }
             { 102 context cuDevicePrimaryCtxSetFlags_v2 [] (dev: CUdevice, flags: c_uint) -> CUresult }
             { 103 pass cuDeviceRegisterAsyncNotification [] (device: CUdevice, callbackFunc: CUasyncCallback, userData: Out<c_void>, callback: Out<CUasyncCallbackHandle>) -> CUresult }
             { 104 alloc cuDeviceSetGraphMemAttribute [] (device: CUdevice, attr: CUgraphMem_attribute, value: Out<c_void>) -> CUresult }
             { 105 alloc cuDeviceSetMemPool [] (dev: CUdevice, pool: CUmemoryPool) -> CUresult }
-            { 106 info cuDeviceTotalMem [] (bytes: Out<c_uint>, dev: CUdevice) -> CUresult }
-            { 107 info cuDeviceTotalMem_v2 [] (bytes: Out<usize>, dev: CUdevice) -> CUresult }
+            { 106 info cuDeviceTotalMem [info::total_v1] (bytes: Out<c_uint>, dev: CUdevice) -> CUresult }
+            { 107 info cuDeviceTotalMem_v2 [info::total] (bytes: Out<usize>, dev: CUdevice) -> CUresult }
             { 108 pass cuDeviceUnregisterAsyncNotification [] (device: CUdevice, callback: CUasyncCallbackHandle) -> CUresult }
             { 109 pass cuDriverGetVersion [] (driverVersion: Out<c_int>) -> CUresult }
             { 110 pass cuEventCreate [] (phEvent: Out<CUevent>, Flags: c_uint) -> CUresult }
@@ -146,8 +146,8 @@ macro_rules! cuda_table {
             { 138 pass cuGetErrorName [] (error: CUresult, pStr: Out<*const c_char>) -> CUresult }
             { 139 pass cuGetErrorString [] (error: CUresult, pStr: Out<*const c_char>) -> CUresult }
             { 140 info cuGetExportTable [] (ppExportTable: Out<*const c_void>, pExportTableId: In<CUuuid>) -> CUresult }
-            { 141 info cuGetProcAddress [] (symbol: In<c_char>, pfn: Out<*mut c_void>, cudaVersion: c_int, flags: cuuint64_t) -> CUresult }
-            { 142 info cuGetProcAddress_v2 [] (symbol: In<c_char>, pfn: Out<*mut c_void>, cudaVersion: c_int, flags: cuuint64_t, symbolStatus: Out<CUdriverProcAddressQueryResult>) -> CUresult }
+            { 141 info cuGetProcAddress [proc_address::v1] (symbol: In<c_char>, pfn: Out<*mut c_void>, cudaVersion: c_int, flags: cuuint64_t) -> CUresult }
+            { 142 info cuGetProcAddress_v2 [proc_address::v2] (symbol: In<c_char>, pfn: Out<*mut c_void>, cudaVersion: c_int, flags: cuuint64_t, symbolStatus: Out<CUdriverProcAddressQueryResult>) -> CUresult }
             { 143 pass cuGraphAddBatchMemOpNode [] (phGraphNode: Out<CUgraphNode>, hGraph: CUgraph, dependencies: In<CUgraphNode>, numDependencies: usize, nodeParams: In<CUDA_BATCH_MEM_OP_NODE_PARAMS>) -> CUresult }
             { 144 alloc cuGraphAddChildGraphNode [] (phGraphNode: Out<CUgraphNode>, hGraph: CUgraph, dependencies: In<CUgraphNode>, numDependencies: usize, childGraph: CUgraph) -> CUresult }
             { 145 pass cuGraphAddDependencies [] (hGraph: CUgraph, from: In<CUgraphNode>, to: In<CUgraphNode>, numDependencies: usize) -> CUresult }
@@ -268,7 +268,7 @@ macro_rules! cuda_table {
             { 260 context cuGreenCtxWaitEvent [] (hCtx: CUgreenCtx, hEvent: CUevent) -> CUresult }
             { 261 import cuImportExternalMemory [] (extMem_out: Out<CUexternalMemory>, memHandleDesc: In<CUDA_EXTERNAL_MEMORY_HANDLE_DESC>) -> CUresult }
             { 262 pass cuImportExternalSemaphore [] (extSem_out: Out<CUexternalSemaphore>, semHandleDesc: In<CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC>) -> CUresult }
-            { 263 context cuInit [] (Flags: c_uint) -> CUresult }
+            { 263 context cuInit [init::init] (Flags: c_uint) -> CUresult }
             { 264 free cuIpcCloseMemHandle [] (dptr: CUdeviceptr) -> CUresult }
             { 265 pass cuIpcGetEventHandle [] (pHandle: Out<CUipcEventHandle>, event: CUevent) -> CUresult }
             { 266 pass cuIpcGetMemHandle [] (pHandle: Out<CUipcMemHandle>, dptr: CUdeviceptr) -> CUresult }
@@ -336,17 +336,17 @@ macro_rules! cuda_table {
             { 328 pass cuMemAddressReserve [] (ptr: Out<CUdeviceptr>, size: usize, alignment: usize, addr: CUdeviceptr, flags: c_ulonglong) -> CUresult }
             { 329 pass cuMemAdvise [] (devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, device: CUdevice) -> CUresult }
             { 330 pass cuMemAdvise_v2 [] (devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, location: CUmemLocation) -> CUresult }
-            { 331 alloc cuMemAlloc [] (dptr: Out<CUdeviceptr_v1>, bytesize: c_uint) -> CUresult }
-            { 332 alloc cuMemAllocAsync [] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
-            { 333 alloc cuMemAllocAsync_ptsz [] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
-            { 334 alloc cuMemAllocFromPoolAsync [] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
-            { 335 alloc cuMemAllocFromPoolAsync_ptsz [] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
+            { 331 alloc cuMemAlloc [memory::alloc_v1] (dptr: Out<CUdeviceptr_v1>, bytesize: c_uint) -> CUresult }
+            { 332 alloc cuMemAllocAsync [memory::alloc_async] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
+            { 333 alloc cuMemAllocAsync_ptsz [memory::alloc_async_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
+            { 334 alloc cuMemAllocFromPoolAsync [memory::alloc_from_pool] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
+            { 335 alloc cuMemAllocFromPoolAsync_ptsz [memory::alloc_from_pool_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
             { 336 pass cuMemAllocHost [] (pp: Out<*mut c_void>, bytesize: c_uint) -> CUresult }
             { 337 pass cuMemAllocHost_v2 [] (pp: Out<*mut c_void>, bytesize: usize) -> CUresult }
-            { 338 alloc cuMemAllocManaged [] (dptr: Out<CUdeviceptr>, bytesize: usize, flags: c_uint) -> CUresult }
-            { 339 alloc cuMemAllocPitch [] (dptr: Out<CUdeviceptr_v1>, pPitch: Out<c_uint>, WidthInBytes: c_uint, Height: c_uint, ElementSizeBytes: c_uint) -> CUresult }
-            { 340 alloc cuMemAllocPitch_v2 [] (dptr: Out<CUdeviceptr>, pPitch: Out<usize>, WidthInBytes: usize, Height: usize, ElementSizeBytes: c_uint) -> CUresult }
-            { 341 alloc cuMemAlloc_v2 [] (dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult }
+            { 338 alloc cuMemAllocManaged [memory::alloc_managed] (dptr: Out<CUdeviceptr>, bytesize: usize, flags: c_uint) -> CUresult }
+            { 339 alloc cuMemAllocPitch [memory::alloc_pitch_v1] (dptr: Out<CUdeviceptr_v1>, pPitch: Out<c_uint>, WidthInBytes: c_uint, Height: c_uint, ElementSizeBytes: c_uint) -> CUresult }
+            { 340 alloc cuMemAllocPitch_v2 [memory::alloc_pitch] (dptr: Out<CUdeviceptr>, pPitch: Out<usize>, WidthInBytes: usize, Height: usize, ElementSizeBytes: c_uint) -> CUresult }
+            { 341 alloc cuMemAlloc_v2 [memory::alloc] (dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult }
             { 342 launch cuMemBatchDecompressAsync [] (paramsArray: Out<CUmemDecompressParams>, count: usize, flags: c_uint, errorIndex: Out<usize>, stream: CUstream) -> CUresult }
             { 343 launch cuMemBatchDecompressAsync_ptsz [] (paramsArray: Out<CUmemDecompressParams>, count: usize, flags: c_uint, errorIndex: Out<usize>, stream: CUstream) -> CUresult }
             { 344 alloc cuMemCreate [] (handle: Out<CUmemGenericAllocationHandle>, size: usize, prop: In<CUmemAllocationProp>, flags: c_ulonglong) -> CUresult }
@@ -355,11 +355,11 @@ macro_rules! cuda_table {
             { 347 launch cuMemDiscardBatchAsync [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
             { 348 launch cuMemDiscardBatchAsync_ptsz [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
             { 349 pass cuMemExportToShareableHandle [] (shareableHandle: Out<c_void>, handle: CUmemGenericAllocationHandle, handleType: CUmemAllocationHandleType, flags: c_ulonglong) -> CUresult }
-            { 350 free cuMemFree [] (dptr: CUdeviceptr_v1) -> CUresult }
-            { 351 free cuMemFreeAsync [] (dptr: CUdeviceptr, hStream: CUstream) -> CUresult }
-            { 352 free cuMemFreeAsync_ptsz [] (dptr: CUdeviceptr, hStream: CUstream) -> CUresult }
+            { 350 free cuMemFree [memory::free_v1] (dptr: CUdeviceptr_v1) -> CUresult }
+            { 351 free cuMemFreeAsync [memory::free_async] (dptr: CUdeviceptr, hStream: CUstream) -> CUresult }
+            { 352 free cuMemFreeAsync_ptsz [memory::free_async_ptsz] (dptr: CUdeviceptr, hStream: CUstream) -> CUresult }
             { 353 pass cuMemFreeHost [] (p: Out<c_void>) -> CUresult }
-            { 354 free cuMemFree_v2 [] (dptr: CUdeviceptr) -> CUresult }
+            { 354 free cuMemFree_v2 [memory::free] (dptr: CUdeviceptr) -> CUresult }
             { 355 pass cuMemGetAccess [] (flags: Out<c_ulonglong>, location: In<CUmemLocation>, ptr: CUdeviceptr) -> CUresult }
             { 356 pass cuMemGetAddressRange [] (pbase: Out<CUdeviceptr_v1>, psize: Out<c_uint>, dptr: CUdeviceptr_v1) -> CUresult }
             { 357 pass cuMemGetAddressRange_v2 [] (pbase: Out<CUdeviceptr>, psize: Out<usize>, dptr: CUdeviceptr) -> CUresult }
@@ -367,8 +367,8 @@ macro_rules! cuda_table {
             { 359 pass cuMemGetAllocationPropertiesFromHandle [] (prop: Out<CUmemAllocationProp>, handle: CUmemGenericAllocationHandle) -> CUresult }
             { 360 pass cuMemGetDefaultMemPool [] (pool_out: Out<CUmemoryPool>, location: Out<CUmemLocation>, type_: CUmemAllocationType) -> CUresult }
             { 361 pass cuMemGetHandleForAddressRange [] (handle: Out<c_void>, dptr: CUdeviceptr, size: usize, handleType: CUmemRangeHandleType, flags: c_ulonglong) -> CUresult }
-            { 362 info cuMemGetInfo [] (free: Out<c_uint>, total: Out<c_uint>) -> CUresult }
-            { 363 info cuMemGetInfo_v2 [] (free: Out<usize>, total: Out<usize>) -> CUresult }
+            { 362 info cuMemGetInfo [info::mem_v1] (free: Out<c_uint>, total: Out<c_uint>) -> CUresult }
+            { 363 info cuMemGetInfo_v2 [info::mem] (free: Out<usize>, total: Out<usize>) -> CUresult }
             { 364 info cuMemGetLocationInfo [] (ptr: CUdeviceptr, size: usize, summaryGranularity: usize, samplingGranularity: usize, location_out: Out<CUmemLocation>) -> CUresult }
             { 365 pass cuMemGetMemPool [] (pool: Out<CUmemoryPool>, location: Out<CUmemLocation>, type_: CUmemAllocationType) -> CUresult }
             { 366 pass cuMemHostAlloc [] (pp: Out<*mut c_void>, bytesize: usize, Flags: c_uint) -> CUresult }

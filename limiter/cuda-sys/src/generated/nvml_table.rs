@@ -47,9 +47,9 @@ macro_rules! nvml_table {
             { 39 pass nvmlDeviceGetClockOffsets [] (device: nvmlDevice_t, info: Out<nvmlClockOffset_t>) -> nvmlReturn_t }
             { 40 pass nvmlDeviceGetComputeInstanceId [] (device: nvmlDevice_t, id: Out<c_uint>) -> nvmlReturn_t }
             { 41 pass nvmlDeviceGetComputeMode [] (device: nvmlDevice_t, mode: Out<nvmlComputeMode_t>) -> nvmlReturn_t }
-            { 42 info nvmlDeviceGetComputeRunningProcesses [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
-            { 43 info nvmlDeviceGetComputeRunningProcesses_v2 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
-            { 44 info nvmlDeviceGetComputeRunningProcesses_v3 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
+            { 42 info nvmlDeviceGetComputeRunningProcesses [nvml::processes::compute_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
+            { 43 info nvmlDeviceGetComputeRunningProcesses_v2 [nvml::processes::compute_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
+            { 44 info nvmlDeviceGetComputeRunningProcesses_v3 [nvml::processes::compute_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
             { 45 pass nvmlDeviceGetConfComputeGpuAttestationReport [] (device: nvmlDevice_t, gpuAtstReport: Out<nvmlConfComputeGpuAttestationReport_t>) -> nvmlReturn_t }
             { 46 pass nvmlDeviceGetConfComputeGpuCertificate [] (device: nvmlDevice_t, gpuCert: Out<nvmlConfComputeGpuCertificate_t>) -> nvmlReturn_t }
             { 47 pass nvmlDeviceGetConfComputeMemSizeInfo [] (device: nvmlDevice_t, memInfo: Out<nvmlConfComputeMemSizeInfo_t>) -> nvmlReturn_t }
@@ -107,9 +107,9 @@ macro_rules! nvml_table {
             { 99 pass nvmlDeviceGetGpuMaxPcieLinkGeneration [] (device: nvmlDevice_t, maxLinkGenDevice: Out<c_uint>) -> nvmlReturn_t }
             { 100 pass nvmlDeviceGetGpuOperationMode [] (device: nvmlDevice_t, current: Out<nvmlGpuOperationMode_t>, pending: Out<nvmlGpuOperationMode_t>) -> nvmlReturn_t }
             { 101 pass nvmlDeviceGetGpuUptime_v1 [] (device: nvmlDevice_t, uptime: Out<nvmlGpuUptime_v1_t>) -> nvmlReturn_t }
-            { 102 info nvmlDeviceGetGraphicsRunningProcesses [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
-            { 103 info nvmlDeviceGetGraphicsRunningProcesses_v2 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
-            { 104 info nvmlDeviceGetGraphicsRunningProcesses_v3 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
+            { 102 info nvmlDeviceGetGraphicsRunningProcesses [nvml::processes::none_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
+            { 103 info nvmlDeviceGetGraphicsRunningProcesses_v2 [nvml::processes::none_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
+            { 104 info nvmlDeviceGetGraphicsRunningProcesses_v3 [nvml::processes::none_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
             { 105 pass nvmlDeviceGetGridLicensableFeatures [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 106 pass nvmlDeviceGetGridLicensableFeatures_v2 [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 107 pass nvmlDeviceGetGridLicensableFeatures_v3 [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
@@ -132,9 +132,9 @@ macro_rules! nvml_table {
             { 124 pass nvmlDeviceGetIrqNum [] (device: nvmlDevice_t, irqNum: Out<c_uint>) -> nvmlReturn_t }
             { 125 pass nvmlDeviceGetJpgUtilization [] (device: nvmlDevice_t, utilization: Out<c_uint>, samplingPeriodUs: Out<c_uint>) -> nvmlReturn_t }
             { 126 pass nvmlDeviceGetLastBBXFlushTime [] (device: nvmlDevice_t, timestamp: Out<c_ulonglong>, durationUs: Out<c_ulong>) -> nvmlReturn_t }
-            { 127 info nvmlDeviceGetMPSComputeRunningProcesses [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
-            { 128 info nvmlDeviceGetMPSComputeRunningProcesses_v2 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
-            { 129 info nvmlDeviceGetMPSComputeRunningProcesses_v3 [] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
+            { 127 info nvmlDeviceGetMPSComputeRunningProcesses [nvml::processes::none_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
+            { 128 info nvmlDeviceGetMPSComputeRunningProcesses_v2 [nvml::processes::none_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
+            { 129 info nvmlDeviceGetMPSComputeRunningProcesses_v3 [nvml::processes::none_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
             { 130 pass nvmlDeviceGetMarginTemperature [] (device: nvmlDevice_t, marginTempInfo: Out<nvmlMarginTemperature_t>) -> nvmlReturn_t }
             { 131 pass nvmlDeviceGetMaxClockInfo [] (device: nvmlDevice_t, type_: nvmlClockType_t, clock: Out<c_uint>) -> nvmlReturn_t }
             { 132 pass nvmlDeviceGetMaxCustomerBoostClock [] (device: nvmlDevice_t, clockType: nvmlClockType_t, clockMHz: Out<c_uint>) -> nvmlReturn_t }
@@ -146,8 +146,8 @@ macro_rules! nvml_table {
             { 138 pass nvmlDeviceGetMemoryAffinity [] (device: nvmlDevice_t, nodeSetSize: c_uint, nodeSet: Out<c_ulong>, scope: nvmlAffinityScope_t) -> nvmlReturn_t }
             { 139 pass nvmlDeviceGetMemoryBusWidth [] (device: nvmlDevice_t, busWidth: Out<c_uint>) -> nvmlReturn_t }
             { 140 pass nvmlDeviceGetMemoryErrorCounter [] (device: nvmlDevice_t, errorType: nvmlMemoryErrorType_t, counterType: nvmlEccCounterType_t, locationType: nvmlMemoryLocation_t, count: Out<c_ulonglong>) -> nvmlReturn_t }
-            { 141 info nvmlDeviceGetMemoryInfo [] (device: nvmlDevice_t, memory: Out<nvmlMemory_t>) -> nvmlReturn_t }
-            { 142 info nvmlDeviceGetMemoryInfo_v2 [] (device: nvmlDevice_t, memory: Out<nvmlMemory_v2_t>) -> nvmlReturn_t }
+            { 141 info nvmlDeviceGetMemoryInfo [nvml::memory::v1] (device: nvmlDevice_t, memory: Out<nvmlMemory_t>) -> nvmlReturn_t }
+            { 142 info nvmlDeviceGetMemoryInfo_v2 [nvml::memory::v2] (device: nvmlDevice_t, memory: Out<nvmlMemory_v2_t>) -> nvmlReturn_t }
             { 143 info nvmlDeviceGetMemoryLimits_v1 [] (device: nvmlDevice_t, limits: Out<nvmlGetMemoryLimits_v1_t>) -> nvmlReturn_t }
             { 144 info nvmlDeviceGetMigDeviceHandleByIndex [] (device: nvmlDevice_t, index: c_uint, migDevice: Out<nvmlDevice_t>) -> nvmlReturn_t }
             { 145 pass nvmlDeviceGetMigMode [] (device: nvmlDevice_t, currentMode: Out<c_uint>, pendingMode: Out<c_uint>) -> nvmlReturn_t }
@@ -362,9 +362,9 @@ macro_rules! nvml_table {
             { 354 pass nvmlGpuInstanceSetVgpuHeterogeneousMode [] (gpuInstance: nvmlGpuInstance_t, pHeterogeneousMode: In<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
             { 355 pass nvmlGpuInstanceSetVgpuSchedulerState [] (gpuInstance: nvmlGpuInstance_t, pScheduler: Out<nvmlVgpuSchedulerState_t>) -> nvmlReturn_t }
             { 356 pass nvmlGpuInstanceSetVgpuSchedulerState_v2 [] (gpuInstance: nvmlGpuInstance_t, pSchedulerState: Out<nvmlVgpuSchedulerState_v2_t>) -> nvmlReturn_t }
-            { 357 context nvmlInit [] () -> nvmlReturn_t }
-            { 358 context nvmlInitWithFlags [] (flags: c_uint) -> nvmlReturn_t }
-            { 359 context nvmlInit_v2 [] () -> nvmlReturn_t }
+            { 357 context nvmlInit [nvml::init::v1] () -> nvmlReturn_t }
+            { 358 context nvmlInitWithFlags [nvml::init::with_flags] (flags: c_uint) -> nvmlReturn_t }
+            { 359 context nvmlInit_v2 [nvml::init::v2] () -> nvmlReturn_t }
             { 360 pass nvmlSetVgpuVersion [] (vgpuVersion: Out<nvmlVgpuVersion_t>) -> nvmlReturn_t }
             { 361 context nvmlShutdown [] () -> nvmlReturn_t }
             { 362 pass nvmlSystemEventSetCreate [] (request: Out<nvmlSystemEventSetCreateRequest_t>) -> nvmlReturn_t }

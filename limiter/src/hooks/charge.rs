@@ -1,0 +1,108 @@
+//! Charge first, call, and keep or refund: the one way in which hooks take memory.
+
+use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUresult};
+use vgpu_policy::{Bypass, Decision, Deny};
+
+use crate::device::Place;
+use crate::live::Allocation;
+use crate::log;
+use crate::session::{self, Session};
+
+/// A charge that is given back when dropped, unless the driver's success makes it stay.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    session: &'static Session,
+    device: usize,
+    context: usize,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Charges more, or gives a part back, when the driver took another amount than was asked for.
+    pub(super) fn settle(&mut self, bytes: u64) -> Result<(), Deny> {
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            take(self.session, self.device, more)?;
+        } else {
+            self.session
+                .ledger
+                .refund(self.device, self.bytes.saturating_sub(bytes));
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Keeps the charge for as long as the allocation at this address lives.
+    pub(super) fn keep_for(self, address: u64, pooled: bool) {
+        let allocation = Allocation {
+            device: self.device,
+            bytes: self.bytes,
+            context: self.context,
+            pooled,
+        };
+        let session = self.session;
+        self.keep();
+        if let Some(stale) = session.live.insert(address, allocation) {
+            session.ledger.refund(stale.device, stale.bytes);
+        }
+    }
+
+    /// Index of the device in the region.
+    pub(super) fn device(&self) -> usize {
+        self.device
+    }
+
+    /// Keeps the charge; answers how much it is.
+    pub(super) fn keep(mut self) -> u64 {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.session.ledger.refund(self.device, self.bytes);
+        }
+    }
+}
+
+/// Charges `bytes` where `place` says.
+pub(super) fn reserve(
+    bytes: u64,
+    place: impl FnOnce(&'static Session) -> Option<Place>,
+) -> Decision<Reservation> {
+    let session = match session::current() {
+        Ok(session) => session,
+        Err(deny) => return Decision::Deny(deny),
+    };
+    let Some(Place { device, context }) = place(session) else {
+        return Decision::Bypass(Bypass::NoDevice);
+    };
+    let Some(device) = device else {
+        return Decision::Deny(Deny::NotGranted);
+    };
+    match take(session, device, bytes) {
+        Ok(()) => Decision::Allow(Reservation {
+            session,
+            device,
+            context,
+            bytes,
+        }),
+        Err(deny) => Decision::Deny(deny),
+    }
+}
+
+fn take(session: &Session, device: usize, bytes: u64) -> Result<(), Deny> {
+    session.ledger.charge(device, bytes).map_err(|refused| {
+        log::line(format_args!("device {device}: {refused}"));
+        Deny::OverQuota
+    })
+}
+
+/// The one place where a refusal becomes a status. Frameworks free their caches and try again on
+/// exactly `CUDA_ERROR_OUT_OF_MEMORY`.
+pub(super) fn status(deny: Deny) -> CUresult {
+    match deny {
+        Deny::OverQuota | Deny::NotGranted => CUDA_ERROR_OUT_OF_MEMORY,
+        Deny::NoRegion => CUDA_ERROR_NOT_PERMITTED,
+    }
+}

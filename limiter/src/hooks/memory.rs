@@ -1,0 +1,243 @@
+//! Device memory: plain, pitched, managed, and stream-ordered.
+//!
+//! What is charged is the request, rounded up by the ledger; a pitched allocation is charged what
+//! the driver's pitch makes of it. Host memory is never charged.
+
+use std::ffi::c_uint;
+
+use vgpu_cuda_sys::Out;
+use vgpu_cuda_sys::cuda::{
+    CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdeviceptr, CUdeviceptr_v1, CUmemoryPool, CUresult,
+    CUstream,
+};
+use vgpu_policy::Decision;
+use vgpu_policy::memory::pitched;
+
+use super::charge::{Reservation, reserve, status};
+use crate::device::Place;
+use crate::real::cuda as real;
+use crate::session::{self, Session};
+
+/// What a row of a pitched allocation is padded to at least, on every GPU so far.
+const PITCH_ALIGNMENT: u64 = 512;
+
+type Where = fn(&'static Session, CUstream) -> Option<Place>;
+const CURRENT: Where = |session, _| session.place();
+const OF_STREAM: Where = Session::place_of_stream;
+
+/// Charges, calls the driver, and notes the address that it wrote to `result`.
+fn charged<T: Copy + Into<u64>>(
+    bytes: usize,
+    result: Out<T>,
+    place: impl FnOnce(&'static Session) -> Option<Place>,
+    pooled: bool,
+    call: impl FnOnce() -> CUresult,
+) -> CUresult {
+    let reservation = match reserve(bytes as u64, place) {
+        Decision::Allow(reservation) => reservation,
+        Decision::Deny(deny) => return status(deny),
+        Decision::Bypass(_) => return uncharged(result, call()),
+    };
+    let status = call();
+    if status == CUDA_SUCCESS
+        && let Some(address) = result.read()
+    {
+        reservation.keep_for(address.into(), pooled);
+    }
+    status
+}
+
+/// A call that the driver was expected to refuse. If it did not, nothing stays allocated: memory
+/// without a charge is the one thing that must not be handed out.
+fn uncharged<T: Copy + Into<u64>>(result: Out<T>, status: CUresult) -> CUresult {
+    match result.read() {
+        Some(address) if status == CUDA_SUCCESS => {
+            real::cuMemFree_v2(address.into());
+            CUDA_ERROR_OUT_OF_MEMORY
+        }
+        Some(_) | None => status,
+    }
+}
+
+/// `cuMemAlloc`, the 32-bit form of CUDA 2.
+pub fn alloc_v1(dptr: Out<CUdeviceptr_v1>, bytesize: c_uint) -> CUresult {
+    let call = || real::cuMemAlloc(dptr, bytesize);
+    charged(bytesize as usize, dptr, Session::place, false, call)
+}
+
+/// `cuMemAlloc_v2`.
+pub fn alloc(dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult {
+    charged(bytesize, dptr, Session::place, false, || {
+        real::cuMemAlloc_v2(dptr, bytesize)
+    })
+}
+
+/// `cuMemAllocManaged`: charged whole, since all of it may come to live on the GPU.
+pub fn alloc_managed(dptr: Out<CUdeviceptr>, bytesize: usize, flags: c_uint) -> CUresult {
+    let call = || real::cuMemAllocManaged(dptr, bytesize, flags);
+    charged(bytesize, dptr, Session::place, false, call)
+}
+
+/// `cuMemAllocAsync`.
+pub fn alloc_async(dptr: Out<CUdeviceptr>, bytesize: usize, stream: CUstream) -> CUresult {
+    let call = || real::cuMemAllocAsync(dptr, bytesize, stream);
+    charged(
+        bytesize,
+        dptr,
+        |session| OF_STREAM(session, stream),
+        true,
+        call,
+    )
+}
+
+/// `cuMemAllocAsync_ptsz`: the null stream is the thread's own.
+pub fn alloc_async_ptsz(dptr: Out<CUdeviceptr>, bytesize: usize, stream: CUstream) -> CUresult {
+    let call = || real::cuMemAllocAsync_ptsz(dptr, bytesize, stream);
+    charged(
+        bytesize,
+        dptr,
+        |session| OF_STREAM(session, stream),
+        true,
+        call,
+    )
+}
+
+/// `cuMemAllocFromPoolAsync`.
+pub fn alloc_from_pool(
+    dptr: Out<CUdeviceptr>,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CUresult {
+    let call = || real::cuMemAllocFromPoolAsync(dptr, bytesize, pool, stream);
+    charged(
+        bytesize,
+        dptr,
+        |session| OF_STREAM(session, stream),
+        true,
+        call,
+    )
+}
+
+/// `cuMemAllocFromPoolAsync_ptsz`.
+pub fn alloc_from_pool_ptsz(
+    dptr: Out<CUdeviceptr>,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CUresult {
+    let call = || real::cuMemAllocFromPoolAsync_ptsz(dptr, bytesize, pool, stream);
+    charged(
+        bytesize,
+        dptr,
+        |session| OF_STREAM(session, stream),
+        true,
+        call,
+    )
+}
+
+/// Charges rows padded to the least pitch, and settles to the pitch that the driver chose.
+fn charged_pitch<T: Copy + Into<u64>, S: Copy>(
+    (result, pitch): (Out<T>, Out<S>),
+    (width, height): (u64, u64),
+    wide: fn(S) -> u64,
+    call: impl FnOnce() -> CUresult,
+) -> CUresult {
+    let least = pitched(width, height, PITCH_ALIGNMENT);
+    let reservation = match reserve(least, |session| CURRENT(session, std::ptr::null_mut())) {
+        Decision::Allow(reservation) => reservation,
+        Decision::Deny(deny) => return status(deny),
+        Decision::Bypass(_) => return uncharged(result, call()),
+    };
+    let status = call();
+    if status != CUDA_SUCCESS {
+        return status;
+    }
+    let (Some(address), Some(pitch)) = (result.read(), pitch.read()) else {
+        return status;
+    };
+    keep_settled(
+        reservation,
+        address.into(),
+        wide(pitch).saturating_mul(height),
+    )
+}
+
+fn keep_settled(mut reservation: Reservation, address: u64, bytes: u64) -> CUresult {
+    if let Err(deny) = reservation.settle(bytes) {
+        real::cuMemFree_v2(address);
+        return status(deny);
+    }
+    reservation.keep_for(address, false);
+    CUDA_SUCCESS
+}
+
+/// `cuMemAllocPitch`, the 32-bit form of CUDA 2.
+pub fn alloc_pitch_v1(
+    dptr: Out<CUdeviceptr_v1>,
+    pitch: Out<c_uint>,
+    width: c_uint,
+    height: c_uint,
+    element: c_uint,
+) -> CUresult {
+    charged_pitch(
+        (dptr, pitch),
+        (width.into(), height.into()),
+        u64::from,
+        || real::cuMemAllocPitch(dptr, pitch, width, height, element),
+    )
+}
+
+/// `cuMemAllocPitch_v2`.
+pub fn alloc_pitch(
+    dptr: Out<CUdeviceptr>,
+    pitch: Out<usize>,
+    width: usize,
+    height: usize,
+    element: c_uint,
+) -> CUresult {
+    charged_pitch(
+        (dptr, pitch),
+        (width as u64, height as u64),
+        |pitch| pitch as u64,
+        || real::cuMemAllocPitch_v2(dptr, pitch, width, height, element),
+    )
+}
+
+/// Takes the allocation out of the books first, because the driver may give its address to another
+/// thread as soon as it is freed, and puts it back where the driver refuses.
+fn freed(address: u64, call: impl FnOnce() -> CUresult) -> CUresult {
+    let Ok(session) = session::current() else {
+        return call();
+    };
+    let Some(allocation) = session.live.take(address) else {
+        return call();
+    };
+    let status = call();
+    if status == CUDA_SUCCESS {
+        session.ledger.refund(allocation.device, allocation.bytes);
+    } else {
+        session.live.insert(address, allocation);
+    }
+    status
+}
+
+/// `cuMemFree`, the 32-bit form of CUDA 2.
+pub fn free_v1(dptr: CUdeviceptr_v1) -> CUresult {
+    freed(dptr.into(), || real::cuMemFree(dptr))
+}
+
+/// `cuMemFree_v2`.
+pub fn free(dptr: CUdeviceptr) -> CUresult {
+    freed(dptr, || real::cuMemFree_v2(dptr))
+}
+
+/// `cuMemFreeAsync`.
+pub fn free_async(dptr: CUdeviceptr, stream: CUstream) -> CUresult {
+    freed(dptr, || real::cuMemFreeAsync(dptr, stream))
+}
+
+/// `cuMemFreeAsync_ptsz`.
+pub fn free_async_ptsz(dptr: CUdeviceptr, stream: CUstream) -> CUresult {
+    freed(dptr, || real::cuMemFreeAsync_ptsz(dptr, stream))
+}
