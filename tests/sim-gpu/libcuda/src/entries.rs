@@ -154,4 +154,74 @@ bodies! {
         write_64 = cuStreamWriteValue64 cuStreamWriteValue64_ptsz cuStreamWriteValue64_v2 cuStreamWriteValue64_v2_ptsz;
         batch = cuStreamBatchMemOp cuStreamBatchMemOp_ptsz cuStreamBatchMemOp_v2 cuStreamBatchMemOp_v2_ptsz;
     }
+    module {
+        load = cuModuleLoad;
+        load_data = cuModuleLoadData cuModuleLoadFatBinary;
+        load_data_ex = cuModuleLoadDataEx;
+        unload = cuModuleUnload;
+        loading_mode = cuModuleGetLoadingMode;
+        get_function = cuModuleGetFunction;
+        function_count = cuModuleGetFunctionCount;
+        enumerate = cuModuleEnumerateFunctions;
+        get_global = cuModuleGetGlobal cuModuleGetGlobal_v2;
+    }
+    library {
+        load_data = cuLibraryLoadData;
+        load_file = cuLibraryLoadFromFile;
+        unload = cuLibraryUnload;
+        get_kernel = cuLibraryGetKernel;
+        kernel_count = cuLibraryGetKernelCount;
+        enumerate = cuLibraryEnumerateKernels;
+        get_module = cuLibraryGetModule;
+        get_global = cuLibraryGetGlobal;
+        get_managed = cuLibraryGetManaged;
+        get_unified = cuLibraryGetUnifiedFunction;
+        kernel_library = cuKernelGetLibrary;
+        get_function = cuKernelGetFunction;
+        link_create = cuLinkCreate cuLinkCreate_v2;
+        link_add_data = cuLinkAddData cuLinkAddData_v2;
+        link_add_file = cuLinkAddFile cuLinkAddFile_v2;
+        link_complete = cuLinkComplete;
+        link_destroy = cuLinkDestroy;
+    }
+    function {
+        get_attribute = cuFuncGetAttribute;
+        set_attribute = cuFuncSetAttribute;
+        set_cache = cuFuncSetCacheConfig;
+        set_shared_config = cuFuncSetSharedMemConfig;
+        get_module = cuFuncGetModule;
+        get_name = cuFuncGetName;
+        param_info = cuFuncGetParamInfo;
+        param_count = cuFuncGetParamCount;
+        is_loaded = cuFuncIsLoaded;
+        load = cuFuncLoad;
+        kernel_get_attribute = cuKernelGetAttribute;
+        kernel_set_attribute = cuKernelSetAttribute;
+        kernel_set_cache = cuKernelSetCacheConfig;
+        kernel_name = cuKernelGetName;
+        kernel_param_info = cuKernelGetParamInfo;
+        kernel_param_count = cuKernelGetParamCount;
+        blocks = cuOccupancyMaxActiveBlocksPerMultiprocessor;
+        blocks_with_flags = cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags;
+        available_shared = cuOccupancyAvailableDynamicSMemPerBlock;
+        potential_block = cuOccupancyMaxPotentialBlockSize;
+        potential_block_with_flags = cuOccupancyMaxPotentialBlockSizeWithFlags;
+        potential_cluster = cuOccupancyMaxPotentialClusterSize;
+        active_clusters = cuOccupancyMaxActiveClusters;
+    }
+    launch {
+        kernel = cuLaunchKernel cuLaunchKernel_ptsz;
+        kernel_ex = cuLaunchKernelEx cuLaunchKernelEx_ptsz;
+        cooperative = cuLaunchCooperativeKernel cuLaunchCooperativeKernel_ptsz;
+        cooperative_multi = cuLaunchCooperativeKernelMultiDevice;
+        set_block_shape = cuFuncSetBlockShape;
+        set_shared_size = cuFuncSetSharedSize;
+        param_set_size = cuParamSetSize;
+        param_set_int = cuParamSeti;
+        param_set_float = cuParamSetf;
+        param_set_bytes = cuParamSetv;
+        legacy = cuLaunch;
+        legacy_grid = cuLaunchGrid;
+        legacy_grid_async = cuLaunchGridAsync;
+    }
 }

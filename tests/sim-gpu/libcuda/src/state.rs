@@ -67,6 +67,7 @@ pub(crate) struct State {
     pub(crate) mipmaps: Map<Mipmap>,
     pub(crate) modules: Map<Module>,
     pub(crate) functions: Map<Function>,
+    pub(crate) libraries: Map<crate::library::Library>,
     pub(crate) graphs: Map<Graph>,
     pub(crate) nodes: Map<Node>,
     pub(crate) execs: Map<Exec>,
