@@ -9,8 +9,9 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -80,7 +81,7 @@ impl Page {
     /// # Errors
     /// [`MapError`] when the system has no memory for it.
     pub fn create(config: &NodeConfig) -> Result<Self, MapError> {
-        let mut file = new_memfd(page_len(config.gpus.len()))?;
+        let file = new_memfd(page_len(config.gpus.len()))?;
         let text =
             serde_json::to_vec(config).map_err(|error| MapError::Description(error.to_string()))?;
         if text.len() > CONFIG_ROOM {
@@ -89,8 +90,7 @@ impl Page {
                 text.len()
             )));
         }
-        file.seek(io::SeekFrom::Start(CONFIG_OFFSET as u64))
-            .and_then(|_| file.write_all(&text))
+        file.write_all_at(&text, CONFIG_OFFSET as u64)
             .map_err(|source| MapError::Io {
                 step: "describe",
                 source,
@@ -123,15 +123,14 @@ impl Page {
     /// # Panics
     /// Never: the words are read from a buffer that holds them.
     pub fn open(memfd: OwnedFd) -> Result<(Self, NodeConfig), MapError> {
-        let mut file = File::from(memfd);
+        // Reads name their place: all clients share one file offset, since all have the daemon's descriptor.
+        let file = File::from(memfd);
         let mut head = [0; size_of::<Header>()];
         let read_error = |source| MapError::Io {
             step: "read",
             source,
         };
-        file.rewind()
-            .and_then(|()| file.read_exact(&mut head))
-            .map_err(read_error)?;
+        file.read_exact_at(&mut head, 0).map_err(read_error)?;
         let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
         let devices = word(12) as usize;
         let length = file.metadata().map_err(read_error)?.len();
@@ -152,8 +151,7 @@ impl Page {
         expect("the slot count", word(16).into(), SLOTS as u64)?;
         expect("the length", length, page_len(devices) as u64)?;
         let mut text = vec![0; (word(24) as usize).min(CONFIG_ROOM)];
-        file.seek(io::SeekFrom::Start(CONFIG_OFFSET as u64))
-            .and_then(|_| file.read_exact(&mut text))
+        file.read_exact_at(&mut text, CONFIG_OFFSET as u64)
             .map_err(read_error)?;
         let config: NodeConfig = serde_json::from_slice(&text)
             .map_err(|error| MapError::Description(error.to_string()))?;
