@@ -45,9 +45,7 @@ impl Global {
         table: impl FnOnce(&T) -> Table,
     ) -> anyhow::Result<()> {
         if self.json {
-            let mut text = serde_json::to_string_pretty(value)?;
-            text.push('\n');
-            return output::write(&text);
+            return output::json(value);
         }
         output::write(&table(value).to_string())
     }

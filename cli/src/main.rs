@@ -48,32 +48,29 @@ fn main() -> process::ExitCode {
 
 /// Help and version as they are; anything else as one line, like every other failure.
 fn wrong_command_line(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that went away does not want the help.
-            error.print().ok();
-            ExitCode::Success
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            error.print().ok();
-            ExitCode::Usage
-        }
-        _ => {
-            let text = error.render().to_string();
-            let reason: Vec<&str> = text
-                .lines()
-                .map(str::trim)
-                .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-                .filter(|line| !line.is_empty())
-                .collect();
-            let reason = reason.join(" ");
-            report(
-                LogFormat::Text,
-                reason.strip_prefix("error: ").unwrap_or(&reason),
-            );
-            ExitCode::Usage
-        }
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A reader that went away does not want the help.
+        error.print().ok();
+        return ExitCode::Success;
     }
+    if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.print().ok();
+        return ExitCode::Usage;
+    }
+    let text = error.render().to_string();
+    let reason: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let reason = reason.join(" ");
+    report(
+        LogFormat::Text,
+        reason.strip_prefix("error: ").unwrap_or(&reason),
+    );
+    ExitCode::Usage
 }
 
 /// The log goes to stderr and says warnings and worse unless `VGPU_LOG` asks for more.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
+use serde::Serialize;
 
 /// Writes `text` to stdout.
 pub(crate) fn write(text: &str) -> anyhow::Result<()> {
@@ -11,6 +12,13 @@ pub(crate) fn write(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .context("cannot write to stdout")
+}
+
+/// Writes `value` to stdout as JSON.
+pub(crate) fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write(&text)
 }
 
 /// Whether the reader of our output went away, as `head` does; that is its choice and no failure.

@@ -5,10 +5,12 @@
 
 mod cdi;
 mod devices;
+mod places;
 mod ps;
 mod run;
 
 use clap::Subcommand;
+use vgpu_cdi::{GenerateError, VendorError};
 use vgpu_core::ExitCode;
 use vgpu_core::config::ConfigError;
 
@@ -45,5 +47,20 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         return ExitCode::Usage;
     }
-    ExitCode::Failure
+    let vendor = match error.downcast_ref::<GenerateError>() {
+        Some(GenerateError::Vendor(vendor)) => Some(vendor),
+        Some(GenerateError::Profile(_) | GenerateError::NoneOffered { .. }) => {
+            return ExitCode::Usage;
+        }
+        Some(GenerateError::Invalid(_)) | None => error.downcast_ref::<VendorError>(),
+    };
+    match vendor {
+        Some(
+            VendorError::NoDriver { .. }
+            | VendorError::NoNvml { .. }
+            | VendorError::NotLoaded { .. }
+            | VendorError::NoGpu { .. },
+        ) => ExitCode::NoDriver,
+        _ => ExitCode::Failure,
+    }
 }
