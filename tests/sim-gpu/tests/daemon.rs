@@ -83,23 +83,20 @@ mod tests {
         let survivor = connect(root.path());
         survivor.context_add(1).unwrap();
         survivor.alloc(1, 7 * MIB).unwrap();
-        let mut at_work = 0;
         for round in 0..60 {
             let mut clients: Vec<Child> = (0..3)
                 .map(|_| client(root.path(), "tests::churning_client"))
                 .collect();
-            // Some die while connecting, some in the middle of their work.
-            thread::sleep(Duration::from_micros(2_000 + 700 * (round % 30)));
-            at_work += usize::from(state(&watcher).0 > 17 * MIB);
+            // Some die while starting or connecting, the others in the middle of their work.
+            if round % 2 == 1 {
+                within(Duration::from_secs(10), || state(&watcher).0 > 17 * MIB);
+            }
+            thread::sleep(Duration::from_micros(500 * (round % 20)));
             for client in &mut clients {
                 client.kill().unwrap();
                 assert_eq!(client.wait().unwrap().signal(), Some(9));
             }
         }
-        assert!(
-            at_work > 5,
-            "only in {at_work} rounds did anybody hold anything"
-        );
         within(Duration::from_secs(5), || state(&watcher) == (17 * MIB, 2));
     }
 
@@ -204,7 +201,6 @@ mod tests {
         let both = one.wait(0, mine).unwrap().max(two.wait(0, theirs).unwrap()) - start;
         let took = Duration::from_nanos(both);
         assert!(took >= Duration::from_millis(40), "{took:?}");
-        assert!(took < Duration::from_millis(60), "{took:?}");
     }
 
     #[test]

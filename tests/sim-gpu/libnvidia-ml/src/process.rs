@@ -261,8 +261,10 @@ pub(crate) fn gpu_samples(
     put_list(out, count, fitting)
 }
 
+/// To the nearest whole percent.
 fn percent(part: u64, whole: u64) -> u64 {
-    (part * 100 / whole.max(1)).min(100)
+    let whole = whole.max(1);
+    ((part * 100 + whole / 2) / whole).min(100)
 }
 
 /// NVML's time stamps are the wall clock's, in microseconds.

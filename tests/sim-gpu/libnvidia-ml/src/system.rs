@@ -52,10 +52,11 @@ pub(crate) fn driver_version(out: Out<c_char>, length: c_uint) -> Answer {
     put_text(out, length, &handle::node()?.config().driver_version)
 }
 
-/// The version of this library: the API's, then the driver's.
+/// The version of this library: CUDA's major version, then the driver's.
 pub(crate) fn nvml_version(out: Out<c_char>, length: c_uint) -> Answer {
-    let driver = &handle::node()?.config().driver_version;
-    put_text(out, length, &format!("{NVML_API_VERSION}.{driver}"))
+    let config = handle::node()?.config();
+    let (major, driver) = (config.cuda_version / 1000, &config.driver_version);
+    put_text(out, length, &format!("{major}.{driver}"))
 }
 
 pub(crate) fn cuda_version(out: Out<c_int>) -> Answer {

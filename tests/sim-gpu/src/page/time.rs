@@ -12,7 +12,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::page::Guard;
-use crate::page::layout::{BREAKPOINTS, BUCKET_NS, BUCKETS, Busy, SLOTS, ShareWords};
+use crate::page::layout::{BREAKPOINTS, BUCKET_NS, BUCKETS, Bucket, Busy, SLOTS, ShareWords};
 
 impl Guard<'_> {
     /// Puts `duration` nanoseconds of work at the end of the line of `slot` on GPU `device`, and returns the target
@@ -84,12 +84,14 @@ impl Guard<'_> {
 
     /// Nanoseconds that `slot` has used of GPU `device` between two moments in the last three seconds.
     pub fn busy(&self, slot: u32, device: usize, from: u64, to: u64) -> u64 {
-        busy_between(&self.page.share(slot, device).busy, from, to)
+        let last = self.page.device(device).last.load(Relaxed);
+        busy_between(&self.page.share(slot, device).busy, (from, to), last)
     }
 
     /// Nanoseconds that GPU `device` was busy between two moments in the last three seconds.
     pub fn device_busy(&self, device: usize, from: u64, to: u64) -> u64 {
-        busy_between(&self.page.device(device).busy, from, to)
+        let words = self.page.device(device);
+        busy_between(&words.busy, (from, to), words.last.load(Relaxed))
     }
 
     /// The line of `slot` on GPU `device` starts anew.
@@ -225,18 +227,16 @@ fn add_busy(busy: &Busy, start: u64, end: u64, used: u64) {
     }
 }
 
-/// Nanoseconds used between two moments, as far as the intervals remember.
-fn busy_between(busy: &Busy, from: u64, to: u64) -> u64 {
-    let part = |interval: u64, used: u64| {
-        let start = from.max(interval * BUCKET_NS);
-        let end = to.min((interval + 1) * BUCKET_NS);
-        used * end.saturating_sub(start) / BUCKET_NS
+/// Nanoseconds used between two moments, as far as the intervals remember. Use is known up to `last`, so the newest
+/// interval is as long as what has passed of it.
+fn busy_between(busy: &Busy, (from, to): (u64, u64), last: u64) -> u64 {
+    let part = |bucket: &Bucket| {
+        let start = bucket.interval.load(Relaxed) * BUCKET_NS;
+        let end = (start + BUCKET_NS).min(last);
+        let common = to.min(end).saturating_sub(from.max(start));
+        bucket.used.load(Relaxed) * common / end.saturating_sub(start).max(1)
     };
-    let parts = busy
-        .buckets
-        .iter()
-        .map(|bucket| part(bucket.interval.load(Relaxed), bucket.used.load(Relaxed)));
-    parts.sum()
+    busy.buckets.iter().map(part).sum()
 }
 
 #[cfg(test)]
@@ -348,6 +348,14 @@ mod tests {
             second / 2
         ));
         assert_eq!(guard.device_busy(1, 0, 2 * second), 0);
+        // In the middle of an interval.
+        guard.submit(0, 0, second, 3 * second + 7 * MS);
+        guard.advance(0, 3 * second + 17 * MS);
+        let lately = guard.device_busy(0, 3 * second + 7 * MS, 3 * second + 17 * MS);
+        assert!(
+            near(lately, 10 * MS * 10 / 17),
+            "{lately}: spread over the interval so far"
+        );
     }
 
     #[test]
