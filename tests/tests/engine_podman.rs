@@ -187,6 +187,26 @@ fn a_killed_client_gives_its_memory_back() {
 }
 
 #[test]
+fn a_client_killed_at_any_moment_gives_all_back() {
+    let Some(engine) = Podman::start() else {
+        return;
+    };
+    let quota = engine.quota("gpu0-quarter");
+    engine.idle("c", "gpu0-quarter");
+    // From the interpreter's start over the first allocation to the full quota, and again.
+    let script = "for d in 0.03 0.06 0.09 0.12 0.15 0.18 0.21 0.24 0.27 0.3; do \
+                  python3 /clients/cuda_client.py --hold >/dev/null 2>&1 & sleep $d; kill -9 $!; wait; done";
+    engine.podman(&["exec", "c", "sh", "-c", script]).good();
+    let line = engine.client("c", &[]);
+    assert_stopped_exactly(&line, quota);
+    assert_eq!(
+        bytes(&line, "context") + bytes(&line, "allocated"),
+        quota,
+        "something is still held by the dead: {line}"
+    );
+}
+
+#[test]
 fn a_stopped_container_leaves_nothing() {
     let Some(engine) = Podman::start() else {
         return;
