@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use sim_gpu::client::{Kind, Node};
-use sim_gpu::config::NodeConfig;
+use sim_gpu::config::{ConfigError, NodeConfig};
 use sim_gpu::root::{self, CONFIG_FILE, LIB_DIR, LOG_FILE, Libraries, Manifest, PID_FILE};
 use sim_gpu::wire::SOCKET;
 
@@ -19,9 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Brings the node described by `config` up at `root`, or leaves nothing behind.
 pub(crate) fn run(root: &Path, config: Option<&Path>, lib_dir: Option<PathBuf>) -> Result<()> {
-    let config = NodeConfig::load(config).with_context(|| {
-        let file = config.map_or_else(String::new, |path| path.display().to_string());
-        format!("node description {file}")
+    let config = NodeConfig::load(config).map_err(|error| match &error {
+        ConfigError::Read { .. } => anyhow!(error),
+        ConfigError::Syntax(_) | ConfigError::Value { .. } => {
+            let file = config
+                .unwrap_or(Path::new("the default"))
+                .display()
+                .to_string();
+            anyhow!(error).context(format!("node description {file}"))
+        }
     })?;
     let libraries = Libraries::find(&library_directories(lib_dir)?)?;
     let root = absolute(root)?;
