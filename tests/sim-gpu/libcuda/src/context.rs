@@ -81,7 +81,7 @@ impl State {
     }
 
     /// Address space for a device's memory: eight times the card, so that fragments do not matter.
-    fn reserve_space(&mut self, device: usize) -> Cu {
+    pub(crate) fn reserve_space(&mut self, device: usize) -> Cu {
         if self.devices[device].space.is_some() {
             return Ok(());
         }
@@ -105,6 +105,13 @@ impl State {
         self.end_regions_of(context);
         for other in self.contexts.values_mut() {
             other.peers.remove(&context);
+        }
+        if !self
+            .contexts
+            .values()
+            .any(|other| other.device == ended.device)
+        {
+            self.end_pools_of(ended.device);
         }
         node().context_remove(self.gpu(ended.device));
     }

@@ -224,4 +224,98 @@ bodies! {
         legacy_grid = cuLaunchGrid;
         legacy_grid_async = cuLaunchGridAsync;
     }
+    host {
+        alloc_plain = cuMemAllocHost cuMemAllocHost_v2;
+        alloc = cuMemHostAlloc;
+        free = cuMemFreeHost;
+        register = cuMemHostRegister cuMemHostRegister_v2;
+        unregister = cuMemHostUnregister;
+        device_pointer = cuMemHostGetDevicePointer cuMemHostGetDevicePointer_v2;
+        get_flags = cuMemHostGetFlags;
+    }
+    pool {
+        create = cuMemPoolCreate;
+        destroy = cuMemPoolDestroy;
+        device_default = cuDeviceGetDefaultMemPool;
+        device_get = cuDeviceGetMemPool;
+        device_set = cuDeviceSetMemPool;
+        location_default = cuMemGetDefaultMemPool;
+        location_get = cuMemGetMemPool;
+        location_set = cuMemSetMemPool;
+        trim = cuMemPoolTrimTo;
+        alloc_async = cuMemAllocAsync cuMemAllocAsync_ptsz;
+        alloc_from = cuMemAllocFromPoolAsync cuMemAllocFromPoolAsync_ptsz;
+        free_async = cuMemFreeAsync cuMemFreeAsync_ptsz;
+        get_attribute = cuMemPoolGetAttribute;
+        set_attribute = cuMemPoolSetAttribute;
+        set_access = cuMemPoolSetAccess;
+        get_access = cuMemPoolGetAccess;
+        export = cuMemPoolExportToShareableHandle;
+    }
+    vmm {
+        granularity = cuMemGetAllocationGranularity;
+        create = cuMemCreate;
+        release = cuMemRelease;
+        retain = cuMemRetainAllocationHandle;
+        properties = cuMemGetAllocationPropertiesFromHandle;
+        reserve = cuMemAddressReserve;
+        free_address = cuMemAddressFree;
+        map = cuMemMap;
+        unmap = cuMemUnmap;
+        set_access = cuMemSetAccess;
+        get_access = cuMemGetAccess;
+        export = cuMemExportToShareableHandle;
+        import = cuMemImportFromShareableHandle;
+    }
+    pointer {
+        get = cuPointerGetAttribute;
+        get_many = cuPointerGetAttributes;
+        set = cuPointerSetAttribute;
+        advise = cuMemAdvise;
+        advise_v2 = cuMemAdvise_v2;
+        prefetch = cuMemPrefetchAsync cuMemPrefetchAsync_ptsz;
+        prefetch_v2 = cuMemPrefetchAsync_v2 cuMemPrefetchAsync_v2_ptsz;
+        prefetch_batch = cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz
+            cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz;
+        discard_batch = cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz;
+        range_attribute = cuMemRangeGetAttribute;
+        range_attributes = cuMemRangeGetAttributes;
+    }
+    copy_shapes {
+        copy_2d = cuMemcpy2D_v2 cuMemcpy2D_v2_ptds cuMemcpy2DUnaligned_v2 cuMemcpy2DUnaligned_v2_ptds;
+        copy_2d_async = cuMemcpy2DAsync_v2 cuMemcpy2DAsync_v2_ptsz;
+        copy_2d_v1 = cuMemcpy2D cuMemcpy2DUnaligned;
+        copy_2d_async_v1 = cuMemcpy2DAsync;
+        copy_3d = cuMemcpy3D_v2 cuMemcpy3D_v2_ptds;
+        copy_3d_async = cuMemcpy3DAsync_v2 cuMemcpy3DAsync_v2_ptsz;
+        copy_3d_peer = cuMemcpy3DPeer cuMemcpy3DPeer_ptds;
+        copy_3d_peer_async = cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz;
+        a2a = cuMemcpyAtoA cuMemcpyAtoA_v2 cuMemcpyAtoA_v2_ptds;
+        a2d = cuMemcpyAtoD cuMemcpyAtoD_v2 cuMemcpyAtoD_v2_ptds;
+        d2a = cuMemcpyDtoA cuMemcpyDtoA_v2 cuMemcpyDtoA_v2_ptds;
+        a2h = cuMemcpyAtoH cuMemcpyAtoH_v2 cuMemcpyAtoH_v2_ptds;
+        h2a = cuMemcpyHtoA cuMemcpyHtoA_v2 cuMemcpyHtoA_v2_ptds;
+        a2h_async = cuMemcpyAtoHAsync cuMemcpyAtoHAsync_v2 cuMemcpyAtoHAsync_v2_ptsz;
+        h2a_async = cuMemcpyHtoAAsync cuMemcpyHtoAAsync_v2 cuMemcpyHtoAAsync_v2_ptsz;
+        batch_3d = cuMemcpy3DBatchAsync_v2 cuMemcpy3DBatchAsync_v2_ptsz;
+        batch_3d_v1 = cuMemcpy3DBatchAsync cuMemcpy3DBatchAsync_ptsz;
+        with_attributes_3d = cuMemcpy3DWithAttributesAsync cuMemcpy3DWithAttributesAsync_ptsz;
+    }
+    array {
+        create = cuArrayCreate_v2;
+        create_v1 = cuArrayCreate;
+        create_3d = cuArray3DCreate_v2;
+        create_3d_v1 = cuArray3DCreate;
+        destroy = cuArrayDestroy;
+        descriptor = cuArrayGetDescriptor_v2;
+        descriptor_v1 = cuArrayGetDescriptor;
+        descriptor_3d = cuArray3DGetDescriptor_v2;
+        descriptor_3d_v1 = cuArray3DGetDescriptor;
+        requirements = cuArrayGetMemoryRequirements;
+        plane = cuArrayGetPlane;
+        mipmap_create = cuMipmappedArrayCreate;
+        mipmap_destroy = cuMipmappedArrayDestroy;
+        mipmap_level = cuMipmappedArrayGetLevel;
+        mipmap_requirements = cuMipmappedArrayGetMemoryRequirements;
+    }
 }

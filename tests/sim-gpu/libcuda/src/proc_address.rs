@@ -2,6 +2,7 @@
 //!
 //! Owns the choice of an export for (name, version, stream flavour). The facts are the generated table of versions;
 //! the driver's own CUDA version is the ceiling, so a simulated 12.4 driver does not hand out what came with 13.0.
+//! What the header leaves open (failures, odd arguments) follows NVIDIA's 535 library.
 
 use core::ffi::{c_char, c_int, c_void};
 use std::collections::HashMap;
@@ -35,6 +36,9 @@ fn versions() -> &'static HashMap<&'static str, Vec<&'static Version>> {
     })
 }
 
+/// Since when there are functions without a version (the one there is came with CUDA 7).
+const UNLISTED_SINCE: u32 = 7000;
+
 /// What a look-up comes to.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -46,11 +50,13 @@ enum Answer {
 /// The newest form of `name` that a program for `asked` can use on a driver of version `driver`.
 fn choose(name: &str, asked: u32, driver: u32, per_thread: bool) -> Answer {
     let Some(forms) = versions().get(name) else {
-        // Public functions that the header of versions leaves out have one form.
+        // A public function that the versions' header leaves out has one form.
         let export = addresses().get_key_value(name).map(|(&export, _)| export);
-        return export
-            .filter(|export| is_unlisted(export))
-            .map_or(Answer::Unknown, Answer::Found);
+        return match export.filter(|export| is_unlisted(export)) {
+            Some(export) if asked >= UNLISTED_SINCE => Answer::Found(export),
+            Some(_) => Answer::TooNew,
+            None => Answer::Unknown,
+        };
     };
     let usable = |flavour: bool| {
         let mut fitting = forms
@@ -80,12 +86,17 @@ fn answer(symbol: In<c_char>, asked: c_int, flags: cuuint64_t) -> Cu<Answer> {
     let name = raw::text(symbol).ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
     let legacy = u64::from(CU_GET_PROC_ADDRESS_LEGACY_STREAM);
     let own = u64::from(CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM);
-    ensure(flags == 0 || flags == legacy || flags == own)?;
-    let asked = u32::try_from(asked).or(Err(Fail(CUDA_ERROR_INVALID_VALUE)))?;
-    Ok(choose(&name, asked, init::version(), flags == own))
+    ensure(flags & !(legacy | own) == 0)?;
+    // As on a real driver: a version below zero counts as a very new one.
+    Ok(choose(
+        &name,
+        asked as u32,
+        init::version(),
+        flags & own != 0,
+    ))
 }
 
-/// `cuGetProcAddress`: a look-up that fails is an error.
+/// `cuGetProcAddress`: a look-up that fails is an error, and leaves the pointer alone.
 pub(crate) fn get(
     symbol: In<c_char>,
     out: Out<*mut c_void>,
@@ -93,14 +104,13 @@ pub(crate) fn get(
     flags: cuuint64_t,
 ) -> Cu {
     ensure(!out.is_null())?;
-    out.write(core::ptr::null_mut());
     let Answer::Found(export) = answer(symbol, asked, flags)? else {
         return fail(CUDA_ERROR_NOT_FOUND);
     };
     put_optional(out, addresses()[export] as *mut c_void)
 }
 
-/// `cuGetProcAddress_v2`: without a place for the status a failed look-up is an error too.
+/// `cuGetProcAddress_v2`: a look-up that fails is a success with a null pointer; the status says why.
 pub(crate) fn get_v2(
     symbol: In<c_char>,
     out: Out<*mut c_void>,
@@ -109,24 +119,13 @@ pub(crate) fn get_v2(
     status: Out<CUdriverProcAddressQueryResult>,
 ) -> Cu {
     ensure(!out.is_null())?;
-    out.write(core::ptr::null_mut());
-    let (result, pointer) = match answer(symbol, asked, flags)? {
-        Answer::Found(export) => (
-            CU_GET_PROC_ADDRESS_SUCCESS,
-            addresses()[export] as *mut c_void,
-        ),
-        Answer::TooNew => (
-            CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT,
-            core::ptr::null_mut(),
-        ),
-        Answer::Unknown => (CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, core::ptr::null_mut()),
+    let (result, address) = match answer(symbol, asked, flags)? {
+        Answer::Found(export) => (CU_GET_PROC_ADDRESS_SUCCESS, addresses()[export]),
+        Answer::TooNew => (CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT, 0),
+        Answer::Unknown => (CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND, 0),
     };
-    out.write(pointer);
-    if status.write(result) || !pointer.is_null() {
-        Ok(())
-    } else {
-        fail(CUDA_ERROR_NOT_FOUND)
-    }
+    out.write(address as *mut c_void);
+    put_optional(status, result)
 }
 
 /// `cuGetExportTable`: what it would hand out is not documented, so there is nothing.

@@ -65,6 +65,8 @@ pub(crate) struct Region {
     pub(crate) sync: bool,
     /// The file behind it once it was exported, with its number at the node.
     pub(crate) file: Option<(OwnedFd, u64)>,
+    /// Access of a mapping: location and flags.
+    pub(crate) grants: Vec<((CUmemLocationType, i32), CUmemAccess_flags)>,
     /// `cuMemAdvise` and prefetch: what was said last.
     pub(crate) advice: Advice,
 }
@@ -91,6 +93,7 @@ impl Region {
             written: false,
             sync: false,
             file: None,
+            grants: Vec::new(),
             advice: Advice::default(),
         }
     }
@@ -124,6 +127,12 @@ impl Regions {
     /// The range that holds `address`.
     pub(crate) fn at(&mut self, address: u64) -> Option<&mut Region> {
         let (_, region) = self.by_base.range_mut(..=address).next_back()?;
+        (address - region.base < region.size).then_some(region)
+    }
+
+    /// The range that holds `address`, to look at.
+    pub(crate) fn find(&self, address: u64) -> Option<&Region> {
+        let (_, region) = self.by_base.range(..=address).next_back()?;
         (address - region.base < region.size).then_some(region)
     }
 
@@ -169,10 +178,9 @@ impl State {
 
     /// Takes addresses for `size` bytes of a device.
     pub(crate) fn take_addresses(&mut self, device: usize, size: u64, align: u64) -> Cu<u64> {
-        let space = self.devices[device]
-            .space
-            .as_mut()
-            .ok_or(Fail(CUDA_ERROR_INVALID_CONTEXT))?;
+        self.reserve_space(device)?;
+        let space = self.devices[device].space.as_mut();
+        let space = space.ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))?;
         space
             .take(whole_pages(size), align.max(PAGE))
             .ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) events: Map<Event>,
     pub(crate) regions: Regions,
     pub(crate) physical: Map<Physical>,
+    /// `cuMemAddressReserve`: start and length.
+    pub(crate) reservations: std::collections::BTreeMap<u64, u64>,
     pub(crate) pools: Map<Pool>,
     pub(crate) arrays: Map<Array>,
     pub(crate) mipmaps: Map<Mipmap>,
@@ -74,6 +76,8 @@ pub(crate) struct State {
     pub(crate) links: Map<crate::library::Link>,
     pub(crate) user_objects: Map<crate::graph::UserObject>,
     pub(crate) captures: Map<crate::capture::Capture>,
+    /// Some pool may hold more than its threshold.
+    pub(crate) pool_slack: bool,
     /// Streams with queued work.
     pub(crate) queued: Vec<u64>,
 }
