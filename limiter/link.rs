@@ -15,6 +15,8 @@ fn link(soname: &str, driver: &str) {
     for argument in [
         format!("-Wl,-soname,{soname}"),
         "-Wl,--enable-new-dtags".to_owned(),
+        // Our own references to our exports stay ours, whoever was loaded first.
+        "-Wl,-Bsymbolic".to_owned(),
         format!("-Wl,-rpath,{RUNPATH}"),
         "-Wl,--no-as-needed".to_owned(),
         format!("-L{}", out.display()),

@@ -9,7 +9,7 @@
 //! give for that slot, or of an answerer that takes no argument and returns a status.
 #![allow(unsafe_code, reason = "asks the dynamic loader")]
 
-use std::ffi::{CStr, OsStr, OsString, c_void};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr::null_mut;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
 use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_SUPPORTED, CUresult};
 use vgpu_cuda_sys::nvml::{NVML_ERROR_FUNCTION_NOT_FOUND, nvmlReturn_t};
-use vgpu_cuda_sys::{CUDA_COUNT, NVML_COUNT};
+use vgpu_cuda_sys::{CUDA_COUNT, In, NVML_COUNT};
 
 /// Addresses of the driver's CUDA functions, by slot; the stubs read it.
 #[doc(hidden)]
@@ -154,6 +154,16 @@ pub fn own_directory() -> Option<PathBuf> {
     PathBuf::from(OsStr::from_bytes(name.to_bytes()))
         .parent()
         .map(PathBuf::from)
+}
+
+/// The string behind an argument; `None` for null.
+pub(crate) fn text(argument: In<c_char>) -> Option<&'static CStr> {
+    if argument.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so a terminated string by the API's contract; it is only looked at while the
+    // call that brought it lasts.
+    Some(unsafe { CStr::from_ptr(argument.as_ptr()) })
 }
 
 /// A variable of the environment; nothing in a set-user-id program.

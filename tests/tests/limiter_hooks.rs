@@ -1,0 +1,455 @@
+//! Every hook over a scripted driver: under quota it reaches the driver; over quota it answers the right status
+//! without a driver call; a driver that fails gets the charge refunded.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::tests_outside_test_module,
+    reason = "a suite"
+)]
+
+mod limiter_world;
+
+use limiter_world::{FOOTPRINT, QUOTA, World};
+use serde_json::{Value, json};
+
+/// What all programs of this suite start with: the driver's own counter, and a way to make it fail.
+const SCRIPT: &str = r#"
+driver = ctypes.CDLL(os.environ["WORLD"] + "/driver/libcuda-driver.so.1")
+used = lambda: info()[1] - info()[0]
+def calls(f):
+    before = driver.script_calls()
+    status = f()
+    return status, driver.script_calls() - before
+a32, a64, pitch32, pitch64, ctx, s = c_uint(), c_ulonglong(), c_uint(), c_size_t(), c_void_p(), c_void_p(0)
+"#;
+
+fn run(world: &World, program: &str) -> Value {
+    world.run(&format!("{SCRIPT}\n{program}"))
+}
+
+/// Name, call with `n` bytes, free of what it gave.
+const ALLOCATIONS: [(&str, &str, &str); 9] = [
+    (
+        "cuMemAlloc",
+        "cuda.cuMemAlloc(byref(a32), c_uint(n))",
+        "cuda.cuMemFree(a32)",
+    ),
+    (
+        "cuMemAlloc_v2",
+        "cuda.cuMemAlloc_v2(byref(a64), size(n))",
+        "cuda.cuMemFree_v2(a64)",
+    ),
+    (
+        "cuMemAllocManaged",
+        "cuda.cuMemAllocManaged(byref(a64), size(n), 1)",
+        "cuda.cuMemFree_v2(a64)",
+    ),
+    (
+        "cuMemAllocAsync",
+        "cuda.cuMemAllocAsync(byref(a64), size(n), s)",
+        "cuda.cuMemFreeAsync(a64, s)",
+    ),
+    (
+        "cuMemAllocAsync_ptsz",
+        "cuda.cuMemAllocAsync_ptsz(byref(a64), size(n), s)",
+        "cuda.cuMemFreeAsync_ptsz(a64, s)",
+    ),
+    (
+        "cuMemAllocFromPoolAsync",
+        "cuda.cuMemAllocFromPoolAsync(byref(a64), size(n), s, s)",
+        "cuda.cuMemFreeAsync(a64, s)",
+    ),
+    (
+        "cuMemAllocFromPoolAsync_ptsz",
+        "cuda.cuMemAllocFromPoolAsync_ptsz(byref(a64), size(n), s, s)",
+        "cuda.cuMemFree_v2(a64)",
+    ),
+    (
+        "cuMemAllocPitch",
+        "cuda.cuMemAllocPitch(byref(a32), byref(pitch32), c_uint(1024), c_uint(n // 1024), c_uint(4))",
+        "cuda.cuMemFree(a32)",
+    ),
+    (
+        "cuMemAllocPitch_v2",
+        "cuda.cuMemAllocPitch_v2(byref(a64), byref(pitch64), size(1024), size(n // 1024), c_uint(4))",
+        "cuda.cuMemFree_v2(a64)",
+    ),
+];
+
+#[test]
+fn allocations_are_charged_refused_and_refunded() {
+    let world = World::scripted();
+    let room = QUOTA - FOOTPRINT;
+    for (name, call, free) in ALLOCATIONS {
+        let program = format!(
+            r#"
+start()
+n = {room}
+start_used = used()
+under = calls(lambda: {call})
+full = used()
+n = 1024
+over = calls(lambda: {call})
+busy = used()
+driver.script_fail(719)
+failed_free = {free}
+kept = used()
+freed = {free}
+empty = used()
+n = {room}
+driver.script_fail(2)
+failed = calls(lambda: {call})
+after_failure = used()
+n = {room} + 1024
+too_much = calls(lambda: {call})
+say(start=start_used, under=under, full=full, over=over, busy=busy, failed_free=failed_free, kept=kept,
+    freed=freed, empty=empty, failed=failed, after_failure=after_failure, too_much=too_much)
+"#
+        );
+        let said = run(&world, &program);
+        let expected = json!({
+            "start": FOOTPRINT, "under": [0, 1], "full": QUOTA, "over": [2, 0], "busy": QUOTA,
+            "failed_free": 719, "kept": QUOTA, "freed": 0, "empty": FOOTPRINT,
+            "failed": [2, 1], "after_failure": FOOTPRINT, "too_much": [2, 0],
+        });
+        assert_eq!(said, expected, "{name}");
+    }
+}
+
+#[test]
+fn a_pitch_that_is_wider_than_expected_is_settled() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+before = used()
+check(cuda.cuMemAllocPitch_v2(byref(a64), byref(pitch64), size(1), size(1000), c_uint(4)))
+taken = used() - before
+check(cuda.cuMemFree_v2(a64))
+back = used() - before
+# 512 bytes a row would fit, the driver's 1024 do not: nothing stays allocated.
+rows = (info()[0] // 512)
+over = calls(lambda: cuda.cuMemAllocPitch_v2(byref(a64), byref(pitch64), size(1), size(rows), c_uint(4)))
+say(taken=taken, back=back, over=over, left=used() - before)
+"#,
+    );
+    // Two driver calls: the allocation and its undoing.
+    assert_eq!(
+        said,
+        json!({"taken": 1024 * 1000, "back": 0, "over": [2, 2], "left": 0})
+    );
+}
+
+#[test]
+fn contexts_are_charged_by_their_footprint() {
+    let world = World::scripted();
+    let creations = [
+        ("cuCtxCreate(byref(ctx), 0, 0)", "cuCtxDestroy(ctx)"),
+        ("cuCtxCreate_v2(byref(ctx), 0, 0)", "cuCtxDestroy_v2(ctx)"),
+        (
+            "cuCtxCreate_v3(byref(ctx), None, 0, 0, 0)",
+            "cuCtxDetach(ctx)",
+        ),
+        (
+            "cuCtxCreate_v4(byref(ctx), None, 0, 0)",
+            "cuCtxDestroy_v2(ctx)",
+        ),
+        (
+            "cuDevicePrimaryCtxRetain(byref(ctx), 0)",
+            "cuDevicePrimaryCtxRelease(0)",
+        ),
+        (
+            "cuDevicePrimaryCtxRetain(byref(ctx), 0)",
+            "cuDevicePrimaryCtxRelease_v2(0)",
+        ),
+    ];
+    for (create, destroy) in creations {
+        let said = run(
+            &world,
+            &format!(
+                r#"
+check(cuda.cuInit(0))
+make = lambda: cuda.{create}
+under = calls(make)
+check(cuda.cuCtxSetCurrent(ctx))
+one = used()
+status, address = alloc(MIB)
+with_memory = used()
+gone = cuda.{destroy}
+driver.cuCtxSetCurrent(ctx)
+none = used()
+driver.script_fail(999)
+failed = calls(make)
+after_failure = used()
+say(under=under, one=one, with_memory=with_memory, gone=gone, none=none, failed=failed, after_failure=after_failure)
+"#
+            ),
+        );
+        let expected = json!({
+            "under": [0, 1], "one": FOOTPRINT, "with_memory": FOOTPRINT + (1 << 20), "gone": 0, "none": 0,
+            "failed": [999, 1], "after_failure": 0,
+        });
+        assert_eq!(said, expected, "{create}");
+    }
+}
+
+#[test]
+fn a_context_that_does_not_fit_is_not_created() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        &format!(
+            r#"
+start()
+status, address = alloc({QUOTA} - {FOOTPRINT})
+made = [calls(f) for f in (
+    lambda: cuda.cuCtxCreate(byref(ctx), 0, 0), lambda: cuda.cuCtxCreate_v2(byref(ctx), 0, 0),
+    lambda: cuda.cuCtxCreate_v3(byref(ctx), None, 0, 0, 0), lambda: cuda.cuCtxCreate_v4(byref(ctx), None, 0, 0))]
+say(status=status, made=made)
+"#
+        ),
+    );
+    assert_eq!(
+        said,
+        json!({"status": 0, "made": [[2, 0], [2, 0], [2, 0], [2, 0]]})
+    );
+}
+
+#[test]
+fn the_primary_context_is_charged_once_and_reset_frees_its_memory() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+once = used()
+check(cuda.cuDevicePrimaryCtxRetain(byref(ctx), 0))
+twice = used()
+check(cuda.cuDevicePrimaryCtxRelease_v2(0))
+released = used()
+alloc(MIB)
+cuda.cuMemAllocAsync(byref(a64), size(MIB), s)
+check(cuda.cuDevicePrimaryCtxReset_v2(0))
+reset = used()
+check(cuda.cuDevicePrimaryCtxRelease(0))
+driver.cuCtxSetCurrent(ctx)
+last = used()
+stray = cuda.cuDevicePrimaryCtxRelease_v2(0), cuda.cuDevicePrimaryCtxReset(0)
+say(once=once, twice=twice, released=released, reset=reset, last=last, stray=stray, end=used())
+"#,
+    );
+    let f = FOOTPRINT;
+    let expected = json!({"once": f, "twice": f, "released": f, "reset": f, "last": 0, "stray": [0, 0], "end": 0});
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn attached_contexts_live_until_the_last_detach() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+check(cuda.cuInit(0))
+check(cuda.cuCtxCreate_v2(byref(ctx), 0, 0))
+check(cuda.cuCtxAttach(byref(ctx), 0))
+check(cuda.cuCtxDetach(ctx))
+still = used()
+check(cuda.cuCtxDetach(ctx))
+say(still=still, gone=used())
+"#,
+    );
+    assert_eq!(said, json!({"still": FOOTPRINT, "gone": 0}));
+}
+
+#[test]
+fn the_quota_is_shown_everywhere_and_errors_stay_the_drivers() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+total32, free32 = c_uint(), c_uint()
+check(cuda.cuDeviceTotalMem(byref(total32), 0))
+check(cuda.cuDeviceTotalMem_v2(byref(pitch64), 0))
+shown = [total32.value, pitch64.value, *info()]
+check(cuda.cuMemGetInfo(byref(free32), byref(total32)))
+narrow = [free32.value, total32.value]
+nulls = [cuda.cuMemGetInfo_v2(None, None), cuda.cuMemGetInfo_v2(byref(pitch64), None), cuda.cuMemAlloc_v2(None, size(1)), cuda.cuMemAlloc_v2(byref(a64), size(0))]
+errors = []
+for call in (lambda: cuda.cuMemGetInfo_v2(byref(pitch64), byref(c_size_t())), lambda: cuda.cuMemGetInfo(byref(free32), byref(total32)),
+             lambda: cuda.cuDeviceTotalMem_v2(byref(pitch64), 0), lambda: cuda.cuDeviceTotalMem(byref(total32), 0), lambda: cuda.cuInit(0)):
+    driver.script_fail(4)
+    errors.append(call())
+say(shown=shown, narrow=narrow, nulls=nulls, errors=errors, other=[alloc(2**63)[0], alloc(2**64 - 1)[0]], end=used())
+"#,
+    );
+    let free = QUOTA - FOOTPRINT;
+    let expected = json!({
+        "shown": [QUOTA, QUOTA, free, QUOTA], "narrow": [free, QUOTA], "nulls": [1, 1, 1, 1],
+        "errors": [4, 4, 4, 4, 4], "other": [2, 2], "end": FOOTPRINT,
+    });
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_gpu_without_an_entry_gives_nothing() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+check(cuda.cuInit(0))
+primary = calls(lambda: cuda.cuDevicePrimaryCtxRetain(byref(ctx), 1))
+created = calls(lambda: cuda.cuCtxCreate_v2(byref(ctx), 0, 1))
+unknown = cuda.cuCtxCreate_v2(byref(ctx), 0, 7), cuda.cuDevicePrimaryCtxRetain(byref(ctx), 7)
+check(driver.cuCtxCreate_v2(byref(ctx), 0, 1))
+taken = calls(lambda: alloc(1)[0])
+say(primary=primary, created=created, unknown=unknown, taken=taken, shown=info())
+"#,
+    );
+    let expected = json!({"primary": [2, 0], "created": [2, 0], "unknown": [101, 101], "taken": [2, 0], "shown": [0, 0]});
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn memory_is_charged_to_the_streams_device() {
+    let world = World::scripted();
+    let writer = vgpu_region::LimitsWriter::open(&world.region()).unwrap();
+    writer
+        .edit(|limits| limits.devices.push(World::device([2; 16])))
+        .unwrap();
+    let said = run(
+        &world,
+        r#"
+start()
+before = used()
+# The scripted driver takes a stream's low bits for its device.
+check(cuda.cuMemAllocAsync(byref(a64), size(MIB), c_void_p(0x1001)))
+here = used() - before
+driver.cuCtxCreate_v2(byref(ctx), 0, 1)
+there = used()
+check(cuda.cuMemFreeAsync(a64, s))
+say(here=here, there=there, end=used())
+"#,
+    );
+    assert_eq!(said, json!({"here": 0, "there": 1 << 20, "end": 0}));
+}
+
+#[test]
+fn without_a_usable_region_nothing_is_unlimited() {
+    let world = World::scripted();
+    let program = r#"
+say(init=calls(lambda: cuda.cuInit(0)), alloc=calls(lambda: alloc(1)[0]), ctx=calls(lambda: cuda.cuCtxCreate_v2(byref(ctx), 0, 0)),
+    primary=calls(lambda: cuda.cuDevicePrimaryCtxRetain(byref(ctx), 0)), total=calls(lambda: cuda.cuDeviceTotalMem_v2(byref(pitch64), 0)))
+"#;
+    let refused = json!({"init": [800, 0], "alloc": [800, 0], "ctx": [800, 0], "primary": [800, 0], "total": [800, 0]});
+    let limits = world.region().join("limits");
+    let good = std::fs::read(&limits).unwrap();
+    let damages: [(&str, Vec<u8>); 3] = [
+        ("truncated", good[..100].to_vec()),
+        ("another version", [&[9; 8], &good[8..]].concat()),
+        (
+            "half written",
+            [&good[..8], &1_u64.to_ne_bytes(), &good[16..]].concat(),
+        ),
+    ];
+    for (name, bytes) in damages {
+        std::fs::write(&limits, bytes).unwrap();
+        assert_eq!(run(&world, program), refused, "{name}");
+    }
+    std::fs::remove_dir_all(world.region()).unwrap();
+    assert_eq!(run(&world, program), refused, "no region at all");
+}
+
+#[test]
+fn the_reason_is_in_the_log_that_is_asked_for_and_nowhere_else() {
+    let world = World::scripted();
+    let log = world.dir.path().join("log");
+    let mut client = world.client("start(); say(over=alloc(1 << 40)[0])");
+    let outcome = vgpu_tests::Outcome::of(client.env("VGPU_LOG", &log));
+    assert_eq!(
+        (outcome.stdout.trim(), outcome.stderr.as_str()),
+        (r#"{"over": 2}"#, "")
+    );
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("1099511627776 bytes asked for"), "{text}");
+}
+
+#[test]
+fn a_forked_child_starts_anew_and_a_killed_one_gives_back() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        &format!(
+            r#"
+start()
+alloc(10 * MIB)
+read_end, write_end = os.pipe()
+child = os.fork()
+if child == 0:
+    # Its first charge attaches it again, under the same quota.
+    status, _ = alloc({QUOTA} - {FOOTPRINT} - 10 * MIB)
+    over, _ = alloc(1)
+    os.write(write_end, bytes([status, over]))
+    signal.pause()
+answers = list(os.read(read_end, 2))
+full = alloc(1)[0]
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+again = alloc({QUOTA} - {FOOTPRINT} - 10 * MIB)[0]
+say(child=answers, full=full, again=again)
+"#
+        ),
+    );
+    assert_eq!(said, json!({"child": [0, 2], "full": 2, "again": 0}));
+}
+
+#[test]
+fn threads_share_the_quota_exactly() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+context = start()
+got = []
+def work():
+    cuda.cuCtxSetCurrent(context)
+    mine = []
+    while True:
+        status, address = alloc(64 << 10)
+        if status: break
+        mine.append(address)
+    got.append(mine)
+threads = [threading.Thread(target=work) for _ in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+count = sum(map(len, got))
+full = used()
+for mine in got:
+    for address in mine: check(free(address))
+say(count=count, full=full, end=used())
+"#,
+    );
+    assert_eq!(
+        said,
+        json!({"count": (QUOTA - FOOTPRINT) >> 16, "full": QUOTA, "end": FOOTPRINT})
+    );
+}
+
+#[test]
+fn passed_functions_keep_their_arguments_and_absent_ones_answer() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+p = c_void_p
+launch = lambda: cuda.cuLaunchKernel(p(1), 2, 3, 4, 5, 6, 7, 8, p(9), p(10), p(11))
+say(first=launch(), second=launch(), sum=cuda.cuArray3DGetDescriptor(p(40), p(2)), absent=[cuda.cuStreamCreate(None, 0), cuda.cuStreamCreate(None, 0)])
+"#,
+    );
+    assert_eq!(
+        said,
+        json!({"first": 0, "second": 0, "sum": 42, "absent": [801, 801]})
+    );
+}

@@ -1,0 +1,69 @@
+/* A scripted driver: the few functions that the hooks need, a counter of calls, and failures on demand.
+ * One context per device, addresses that only grow, no memory behind them. */
+#include <stddef.h>
+#include <string.h>
+
+typedef int R;
+typedef unsigned long long P;
+static int calls, fail, current = -1, below = -1, contexts[4];
+static P next = 0x700000000000ull;
+
+int script_calls(void) { return calls; }
+void script_fail(int status) { fail = status; }
+
+static R answer(void) { calls++; R status = fail; fail = 0; return status; }
+static R alloc(P *p, size_t bytes) {
+  R status = answer();
+  if (status) return status;
+  if (!p || !bytes) return 1;
+  *p = next, next += (bytes + 0xfff) & ~0xfffull;
+  return 0;
+}
+
+R cuInit(unsigned flags) { return answer(); }
+R cuCtxGetCurrent(void **c) { *c = current < 0 ? NULL : &contexts[current]; return 0; }
+R cuCtxGetDevice(int *d) { if (current < 0) return 201; *d = current; return 0; }
+R cuCtxSetCurrent(void *c) { current = c ? (int)((int *)c - contexts) : -1; return 0; }
+R cuCtxPushCurrent_v2(void *c) { below = current; return cuCtxSetCurrent(c); }
+R cuCtxPopCurrent_v2(void **c) { R status = cuCtxGetCurrent(c); current = below; return status; }
+R cuStreamGetCtx(void *s, void **c) { *c = &contexts[(size_t)s & 3]; return 0; }
+R cuDeviceGetUuid(char *u, int d) { if (d < 0 || d > 3) return 101; memset(u, d + 1, 16); return 0; }
+
+R cuMemAlloc(unsigned *p, unsigned n) { P wide; R s = alloc(p ? &wide : NULL, n); if (!s) *p = (unsigned)(wide >> 8); return s; }
+R cuMemAlloc_v2(P *p, size_t n) { return alloc(p, n); }
+R cuMemAllocManaged(P *p, size_t n, unsigned f) { return alloc(p, n); }
+R cuMemAllocAsync(P *p, size_t n, void *s) { return alloc(p, n); }
+R cuMemAllocAsync_ptsz(P *p, size_t n, void *s) { return alloc(p, n); }
+R cuMemAllocFromPoolAsync(P *p, size_t n, void *o, void *s) { return alloc(p, n); }
+R cuMemAllocFromPoolAsync_ptsz(P *p, size_t n, void *o, void *s) { return alloc(p, n); }
+/* A pitch of its own: rows are padded to 1024, so the hook has to settle. */
+R cuMemAllocPitch_v2(P *p, size_t *pitch, size_t w, size_t h, unsigned e) { size_t row = (w + 1023) & ~1023ull; R s = alloc(p, row * h); if (!s) *pitch = row; return s; }
+R cuMemAllocPitch(unsigned *p, unsigned *pitch, unsigned w, unsigned h, unsigned e) { P wide; size_t row = 0; R s = cuMemAllocPitch_v2(&wide, &row, w, h, e); if (!s) *p = (unsigned)(wide >> 8), *pitch = (unsigned)row; return s; }
+R cuMemFree(unsigned p) { return answer(); }
+R cuMemFree_v2(P p) { return answer(); }
+R cuMemFreeAsync(P p, void *s) { return answer(); }
+R cuMemFreeAsync_ptsz(P p, void *s) { return answer(); }
+R cuMemGetInfo_v2(size_t *f, size_t *t) { R s = answer(); if (s) return s; if (!f || !t) return 1; *f = 1ull << 36, *t = 1ull << 37; return 0; }
+R cuMemGetInfo(unsigned *f, unsigned *t) { R s = answer(); if (s) return s; *f = *t = ~0u; return 0; }
+R cuDeviceTotalMem_v2(size_t *t, int d) { R s = answer(); if (s) return s; *t = 1ull << 37; return 0; }
+R cuDeviceTotalMem(unsigned *t, int d) { R s = answer(); if (s) return s; *t = ~0u; return 0; }
+
+static R context(void **c, int d) { R s = answer(); if (s) return s; if (d < 0 || d > 3) return 101; *c = &contexts[d]; current = d; return 0; }
+R cuCtxCreate(void **c, unsigned f, int d) { return context(c, d); }
+R cuCtxCreate_v2(void **c, unsigned f, int d) { return context(c, d); }
+R cuCtxCreate_v3(void **c, void *a, int n, unsigned f, int d) { return context(c, d); }
+R cuCtxCreate_v4(void **c, void *a, unsigned f, int d) { return context(c, d); }
+R cuCtxDestroy(void *c) { return answer(); }
+R cuCtxDestroy_v2(void *c) { return answer(); }
+R cuCtxAttach(void **c, unsigned f) { R s = answer(); if (!s) cuCtxGetCurrent(c); return s; }
+R cuCtxDetach(void *c) { return answer(); }
+R cuDevicePrimaryCtxRetain(void **c, int d) { int was = current; R s = context(c, d); current = was; return s; }
+R cuDevicePrimaryCtxRelease(int d) { return answer(); }
+R cuDevicePrimaryCtxRelease_v2(int d) { return answer(); }
+R cuDevicePrimaryCtxReset(int d) { return answer(); }
+R cuDevicePrimaryCtxReset_v2(int d) { return answer(); }
+/* Eight integers and a sum of doubles: a pass row with arguments in registers and on the stack. */
+R cuArray3DGetDescriptor(void *a, void *b) { return (int)(size_t)a + (int)(size_t)b; }
+R cuLaunchKernel(void *f, unsigned a, unsigned b, unsigned c, unsigned d, unsigned e, unsigned g, unsigned h, void *s, void **p, void **x) {
+  return f == (void *)1 && a == 2 && b == 3 && c == 4 && d == 5 && e == 6 && g == 7 && h == 8 && s == (void *)9 && p == (void *)10 && x == (void *)11 ? 0 : 999;
+}
