@@ -376,6 +376,23 @@ except n.NVMLError_Uninitialized as e:
     }
 
     #[test]
+    fn a_forked_child_gets_a_connection_of_its_own() {
+        let node = Node::up();
+        let script = "
+import os, pynvml as n
+n.nvmlInit()
+child = os.fork()
+if child == 0:
+    os._exit(n.nvmlDeviceGetCount())
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), n.nvmlDeviceGetCount())
+";
+        let Some(said) = python(&node, script) else {
+            return;
+        };
+        assert_eq!(said, "2 2\n");
+    }
+
+    #[test]
     fn cuda_bindings_work() {
         let node = Node::up();
         let client = client(&node);

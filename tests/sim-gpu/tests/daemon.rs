@@ -155,6 +155,43 @@ mod tests {
     }
 
     #[test]
+    fn a_forked_child_keeps_nothing_of_its_parent_s() {
+        let root = node();
+        let watcher = connect(root.path());
+        let mut parent = client(root.path(), "tests::client_that_forks");
+        within(Duration::from_secs(10), || state(&watcher) == (MIB, 2));
+        let mut said = String::new();
+        let mut output = parent.stdout.take().unwrap();
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        within(Duration::from_secs(5), || state(&watcher) == (0, 1));
+        // The child held the output open until now.
+        drop(parent.stdin.take());
+        output.read_to_string(&mut said).unwrap();
+    }
+
+    /// Not a test of its own: holds memory, and has a child that outlives it until its input ends.
+    #[test]
+    #[ignore = "runs as a child of another test"]
+    #[allow(unsafe_code, reason = "std cannot fork without exec")]
+    fn client_that_forks() {
+        let Some(root) = std::env::var_os(CLIENT) else {
+            return;
+        };
+        let node = connect(Path::new(&root));
+        // SAFETY: the child only makes system calls and ends.
+        if unsafe { libc::fork() } == 0 {
+            let mut byte = 0_u8;
+            // SAFETY: reads into one byte of this function's; returns at the end of the input.
+            unsafe { libc::read(0, (&raw mut byte).cast(), 1) };
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(0) };
+        }
+        node.alloc(0, MIB).unwrap();
+        thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
     fn exports_last_as_long_as_their_owner() {
         let root = node();
         let (owner, other) = (connect(root.path()), connect(root.path()));

@@ -2,6 +2,10 @@
 //!
 //! Both come from the rows of the table, so a function is exported exactly if the header has it. Nothing is
 //! written here by hand for any one function.
+//!
+//! # Safety
+//! The signatures are the header's, with `In` and `Out` in the place of pointers, which have their layout. The names
+//! are NVML's alone, so no other library of the process is meant by them.
 
 #![allow(
     unsafe_code,

@@ -1,4 +1,7 @@
 //! `nvmlDeviceGetFieldValues`: single values by number, each with a status of its own.
+//!
+//! # Safety
+//! The caller's array is as long as the count beside it, by the function's contract.
 
 #![allow(unsafe_code, reason = "the caller's array, one element at a time")]
 

@@ -3,6 +3,9 @@
 //! A library that lies in `<root>/usr/lib/<multiarch>/` belongs to the node at `<root>` if one listens there: that
 //! is how the host uses it. Anywhere else, as in a container where single files were mounted, the root is `/`.
 //! No environment variable is read: a real driver has none for this.
+//!
+//! # Safety
+//! Each call gets pointers to locals of the type and length that it is told, and what it returns is checked first.
 
 #![allow(
     unsafe_code,

@@ -1,4 +1,7 @@
 //! The daemon's socket: listening, and learning who has connected.
+//!
+//! # Safety
+//! Descriptors become `OwnedFd` right where the kernel hands them out, once each.
 
 #![allow(unsafe_code, reason = "pidfds are not in std or nix")]
 
