@@ -290,3 +290,19 @@ fn two_slices_of_one_gpu_add_up() {
     assert_eq!(bytes(&parse(&run.good()), "total"), sum);
     assert_nothing_left(&engine);
 }
+
+#[test]
+fn a_user_namespace_is_limited_too() {
+    let Some(engine) = Podman::start() else {
+        return;
+    };
+    // In a user namespace runc binds a device from where it will be, so the nodes have to stand there outside too.
+    let nodes = format!("cp -a {}/dev/nvidia* /dev/", engine.node.root().display());
+    engine.inside(&["sh", "-c", &nodes]).good();
+    let map = "--uidmap=0:100000:65536";
+    let client = ["--rm", map, CLIENTS, "python3", "/clients/cuda_client.py"];
+    let line = parse(&engine.run("gpu0-quarter", &client).good());
+    assert_stopped_exactly(&line, engine.quota("gpu0-quarter"));
+    assert_eq!(bytes(&line, "total"), engine.quota("gpu0-quarter"));
+    assert_nothing_left(&engine);
+}
