@@ -19,6 +19,7 @@ use crate::grant::key;
 use crate::library::{Folders, Library, LibraryError};
 use crate::loader;
 use crate::mounts::{self, DATA, READ_ONLY};
+use crate::namespace::{self, Owner};
 use crate::process;
 use crate::rootfs::{Node, Rootfs, create_file, failed};
 use crate::state::State;
@@ -31,15 +32,43 @@ const COVER_LIMIT: usize = 512;
 /// Runs the stage; the answer is warnings, each a line.
 ///
 /// # Errors
-/// [`HookError`]; nothing that was made stays.
+/// [`HookError`]; nothing that was made stays, and the grant is given back.
 pub fn run(args: &HookArgs, state: &State) -> Result<Vec<String>, HookError> {
     let store = Store::new(Path::new(&args.run_dir));
     let key = key(&state.id, &state.bundle);
     let plan = plan(&store, &key, args, state)?;
+    if plan.prepared {
+        return Ok(Vec::new());
+    }
+    let done = prepare(&plan, args, &store.region(&key), None);
+    if done.is_err()
+        && let Ok(lock) = store.lock()
+    {
+        lock.forget(&key);
+    }
+    done
+}
+
+/// Does the stage's work in the current mount namespace. With an owner, which is the root of a container in a user
+/// namespace, everything is made as that owner; this thread must end then.
+///
+/// # Errors
+/// [`HookError`]; nothing that was made stays.
+pub fn prepare(
+    plan: &Plan,
+    args: &HookArgs,
+    region: &Path,
+    owner: Option<Owner>,
+) -> Result<Vec<String>, HookError> {
     let rootfs = Rootfs::open(&plan.rootfs)?;
     let limiter = Limiter::find(Path::new(&args.limiter_dir))?;
+    let writable = rootfs.writable()?;
+    if let Some(owner) = owner {
+        namespace::create_as(owner);
+    }
     let mut undo = Undo::new();
-    let warnings = set_up(&rootfs, &plan, &limiter, &store.region(&key), &mut undo)?;
+    let warnings = set_up(&rootfs, plan, &limiter, region, &mut undo)?;
+    writable.restore()?;
     undo.keep();
     Ok(warnings)
 }

@@ -2,6 +2,9 @@
 //!
 //! Takes the lock, drops what is gone, admits, makes the region, records the grant. On failure nothing of this
 //! container stays: not even what its earlier devices were granted, because it is not going to start.
+//!
+//! For a container in a user namespace it does create-container's work too, from outside: that stage would run as the
+//! container's root, which on many hosts cannot even reach the root file system (storage folders of mode 0700).
 
 use std::path::Path;
 
@@ -9,18 +12,20 @@ use caps::{CapSet, Capability};
 use vgpu_core::hook_args::HookArgs;
 
 use crate::admission;
+use crate::create_container;
 use crate::error::{HookError, line};
 use crate::grant::{Grant, GrantedDevice, Here, VERSION, key};
+use crate::namespace;
 use crate::process;
 use crate::region;
 use crate::state::{Container, State};
 use crate::store::{Locked, Plan, Store};
 
-/// Runs the stage.
+/// Runs the stage; the answer is warnings, each a line.
 ///
 /// # Errors
 /// [`HookError`] for the first thing that is not right.
-pub fn run(args: &HookArgs, state: &State) -> Result<(), HookError> {
+pub fn run(args: &HookArgs, state: &State) -> Result<Vec<String>, HookError> {
     check_power()?;
     let container = state.container()?;
     let new = new_grant(state)?;
@@ -44,24 +49,32 @@ fn grant_device(
     container: &Container,
     store: &Store,
     lock: &Locked<'_>,
-) -> Result<(), HookError> {
+) -> Result<Vec<String>, HookError> {
     admission::admit(args, held, &grant.key)?;
     grant
         .devices
         .insert(args.device.clone(), GrantedDevice::from(args));
     lock.make_container(&grant.key)?;
-    let path = store.region(&grant.key);
-    region::write(&path, grant)?;
-    region::enter(&path, grant.pid)?;
+    let region = store.region(&grant.key);
+    region::write(&region, grant)?;
+    region::enter(&region, grant.pid)?;
+    let owner = namespace::owner(grant.pid)?;
     let plan = Plan {
         container_id: grant.container_id.clone(),
         boot_id: grant.boot_id.clone(),
         rootfs: container.rootfs.clone(),
         library_path: container.library_path.clone(),
         devices: grant.devices.keys().cloned().collect(),
+        prepared: owner.is_some(),
+    };
+    let warnings = match owner {
+        None => Vec::new(),
+        Some(owner) => namespace::within(grant.pid, || {
+            create_container::prepare(&plan, args, &region, Some(owner))
+        })??,
     };
     lock.save(grant, &plan)?;
-    Ok(())
+    Ok(warnings)
 }
 
 /// Removes region and grant after `error`, and says so when that fails too.

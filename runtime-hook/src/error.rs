@@ -8,6 +8,7 @@ use crate::admission::AdmissionError;
 use crate::library::LibraryError;
 use crate::loader::LoaderError;
 use crate::mounts::MountError;
+use crate::namespace::NamespaceError;
 use crate::process::ProcessError;
 use crate::region::HostRegionError;
 use crate::rootfs::RootfsError;
@@ -35,6 +36,9 @@ pub enum HookError {
     /// The region on the host.
     #[error(transparent)]
     Region(#[from] HostRegionError),
+    /// The container's namespaces.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// A path in the container.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -115,6 +119,7 @@ impl HookError {
             | Self::Store(_)
             | Self::Process(_)
             | Self::Region(_)
+            | Self::Namespace(_)
             | Self::Rootfs(_)
             | Self::Mount(_)
             | Self::Library(_)

@@ -8,7 +8,7 @@
 //! | [`create_runtime`], [`create_container`], [`poststop`] | the three stages |
 //! | [`state`] | the OCI state and `config.json` |
 //! | [`grant`], [`store`], [`admission`] | who has what, its files, and whether more fits |
-//! | [`region`], [`mounts`], [`undo`] | the container's tmpfs, mounts by descriptor, taking back |
+//! | [`region`], [`namespace`], [`mounts`], [`undo`] | the container's tmpfs, its mount namespace, mounts by descriptor, taking back |
 //! | [`rootfs`], [`library`], [`loader`], [`cache`] | paths in the container, and what its loader finds |
 //! | [`node`] | the same records for `vgpu ps` |
 //!
@@ -23,6 +23,7 @@ pub mod grant;
 pub mod library;
 pub mod loader;
 pub mod mounts;
+pub mod namespace;
 pub mod node;
 pub mod poststop;
 pub mod process;
@@ -47,7 +48,7 @@ pub fn run(args: &[String], input: impl Read) -> Result<Vec<String>, HookError> 
     let (stage, args) = HookArgs::parse(args)?;
     let state = State::read(input)?;
     match stage {
-        Stage::CreateRuntime => create_runtime::run(&args, &state).map(|()| Vec::new()),
+        Stage::CreateRuntime => create_runtime::run(&args, &state),
         Stage::CreateContainer => create_container::run(&args, &state),
         Stage::Poststop => poststop::run(&args, &state).map(|()| Vec::new()),
     }

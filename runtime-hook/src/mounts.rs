@@ -85,10 +85,44 @@ pub fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::move_mount(tree, "", target, "", flags)
 }
 
+/// Makes a read-only mount writable; answers whether it was read-only. A read-only file system stays one.
+///
+/// # Errors
+/// What the system said.
+pub fn unseal(root: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let flags = current(root)?;
+    if !flags.contains(MountFlags::RDONLY) {
+        return Ok(false);
+    }
+    match remount(root, flags.difference(MountFlags::RDONLY)) {
+        Ok(()) => Ok(true),
+        // Not the root of a mount: whatever has to be written says so by itself.
+        Err(Errno::INVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a mount read-only again.
+///
+/// # Errors
+/// What the system said.
+pub fn seal(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    remount(root, current(root)? | MountFlags::RDONLY)
+}
+
 /// Adds flags to an attached mount. Those it has stay: in a user namespace some of them are locked.
 fn restrict(tree: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
-    let have = rustix::fs::fstatvfs(tree)?.f_flag;
-    let kept = [
+    remount(tree.as_fd(), current(tree.as_fd())? | flags)
+}
+
+fn remount(root: BorrowedFd<'_>, flags: MountFlags) -> Result<(), Errno> {
+    rustix::mount::mount_remount(own_path(root), flags | MountFlags::BIND, "")
+}
+
+/// The flags that a mount has.
+fn current(root: BorrowedFd<'_>) -> Result<MountFlags, Errno> {
+    let have = rustix::fs::fstatvfs(root)?.f_flag;
+    let known = [
         (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
@@ -97,10 +131,6 @@ fn restrict(tree: &OwnedFd, flags: MountFlags) -> Result<(), Errno> {
         (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
         (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
     ];
-    let kept = kept
-        .into_iter()
-        .filter(|(seen, _)| have.contains(*seen))
-        .map(|(_, flag)| flag);
-    let all = kept.fold(flags | MountFlags::BIND, |all, flag| all | flag);
-    rustix::mount::mount_remount(own_path(tree.as_fd()), all, "")
+    let set = known.into_iter().filter(|(seen, _)| have.contains(*seen));
+    Ok(set.fold(MountFlags::empty(), |all, (_, flag)| all | flag))
 }

@@ -157,6 +157,7 @@ mod tests {
             rootfs: "/".into(),
             library_path: vec![],
             devices: vec![],
+            prepared: false,
         };
         lock.save(&grant, &plan).unwrap();
         let rows = rows(dir.path()).unwrap();

@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -17,6 +16,7 @@ use vgpu_region::{Limits, LimitsWriter, RegionError};
 
 use crate::grant::Grant;
 use crate::mounts;
+use crate::namespace::{self, NamespaceError};
 
 /// What goes wrong with a region.
 #[derive(Debug, Error)]
@@ -42,14 +42,8 @@ pub enum HostRegionError {
         source: RegionError,
     },
     /// The container's mount namespace cannot be entered.
-    #[error("cannot enter the mount namespace of process {pid}")]
-    Namespace {
-        /// The container's init process.
-        pid: i32,
-        /// What the system said.
-        #[source]
-        source: Errno,
-    },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
 }
 
 /// Mounts the tmpfs where it is missing, and writes the grant's limits into it.
@@ -87,58 +81,24 @@ pub fn unmount(path: &Path) -> Result<(), Errno> {
 /// # Errors
 /// [`HostRegionError`] naming the step.
 pub fn enter(path: &Path, pid: i32) -> Result<(), HostRegionError> {
-    let in_namespace = |source| HostRegionError::Namespace { pid, source };
-    let open = |path: &str| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let theirs = open(&format!("/proc/{pid}/ns/mnt")).map_err(in_namespace)?;
-    let ours = open("/proc/self/ns/mnt").map_err(in_namespace)?;
-    if inode(&theirs).map_err(in_namespace)? == inode(&ours).map_err(in_namespace)? {
-        return Ok(());
-    }
-    let failed = |source| HostRegionError::Mount {
-        action: "clone",
+    let fail = |action, source| HostRegionError::Mount {
+        action,
         path: path.into(),
         source,
     };
-    let tree = mounts::clone(path).map_err(failed)?;
-    // A thread may enter another mount namespace on its own, once it shares no working directory.
-    let enter = || attach_there(path, &theirs, &tree);
-    let done = std::thread::scope(|scope| scope.spawn(enter).join());
-    match done {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(Step::Enter(source))) => Err(in_namespace(source)),
-        Ok(Err(Step::Attach(source))) => Err(HostRegionError::Mount {
-            action: "attach in the container",
-            path: path.into(),
-            source,
-        }),
-        Err(_) => Err(in_namespace(Errno::IO)),
-    }
+    let tree = mounts::clone(path).map_err(|e| fail("clone", e))?;
+    namespace::within(pid, || attach_there(path, &tree))?
+        .map_err(|e| fail("attach in the container", e))
 }
 
-enum Step {
-    Enter(Errno),
-    Attach(Errno),
-}
-
-fn attach_there(path: &Path, namespace: &OwnedFd, tree: &OwnedFd) -> Result<(), Step> {
-    let enter = |error: nix::Error| Step::Enter(Errno::from_raw_os_error(error as i32));
-    nix::sched::unshare(CloneFlags::CLONE_FS).map_err(enter)?;
-    nix::sched::setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS).map_err(enter)?;
+fn attach_there(path: &Path, tree: &OwnedFd) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = rustix::fs::open(path, flags, Mode::empty()).map_err(Step::Attach)?;
-    let device = |fd: &OwnedFd| {
-        rustix::fs::fstat(fd)
-            .map(|s| s.st_dev)
-            .map_err(Step::Attach)
-    };
+    let target = rustix::fs::open(path, flags, Mode::empty())?;
+    let device = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|s| s.st_dev);
     if device(&target)? == device(tree)? {
         return Ok(());
     }
-    mounts::attach(tree, target.as_fd()).map_err(Step::Attach)
-}
-
-fn inode(fd: &OwnedFd) -> Result<u64, Errno> {
-    rustix::fs::fstat(fd).map(|s| s.st_ino)
+    mounts::attach(tree, target.as_fd())
 }
 
 /// A mount point has another device than its parent.

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use crate::mounts;
 use crate::undo::Undo;
 
 /// How often a look-up is repeated when a rename elsewhere disturbed it.
@@ -121,6 +122,19 @@ impl Rootfs {
                 source,
             })?;
         Ok(Self { root })
+    }
+
+    /// Lets us write where the runtime has made the root read-only already, as crun does before its hooks.
+    ///
+    /// # Errors
+    /// [`RootfsError::Path`].
+    pub fn writable(&self) -> Result<Writable<'_>, RootfsError> {
+        let fail = |source| failed("make writable", Path::new("/"), source);
+        let sealed = mounts::unseal(self.root.as_fd()).map_err(fail)?;
+        Ok(Writable {
+            rootfs: self,
+            sealed,
+        })
     }
 
     /// Finds what a path leads to, links followed within the root; nothing there is `None`.
@@ -262,6 +276,36 @@ impl Rootfs {
         undo.folder(&parent_fd, name).map_err(fail)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent_fd, name, flags, Mode::empty()).map_err(fail)
+    }
+}
+
+/// While it lives, the root may be written to; dropped, the root is again as the runtime left it.
+#[derive(Debug)]
+pub struct Writable<'a> {
+    rootfs: &'a Rootfs,
+    sealed: bool,
+}
+
+impl Writable<'_> {
+    /// Makes the root read-only again if it was.
+    ///
+    /// # Errors
+    /// [`RootfsError::Path`]; a container must not start with more rights than it was given.
+    pub fn restore(mut self) -> Result<(), RootfsError> {
+        let fail = |source| failed("make read-only", Path::new("/"), source);
+        if std::mem::take(&mut self.sealed) {
+            mounts::seal(self.rootfs.root.as_fd()).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Writable<'_> {
+    fn drop(&mut self) {
+        if self.sealed {
+            // The hook fails already, and the container with it.
+            mounts::seal(self.rootfs.root.as_fd()).ok();
+        }
     }
 }
 

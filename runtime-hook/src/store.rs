@@ -95,6 +95,9 @@ pub struct Plan {
     pub library_path: Vec<PathBuf>,
     /// The CDI devices that were granted.
     pub devices: Vec<String>,
+    /// create-runtime did create-container's work as well.
+    #[serde(default)]
+    pub prepared: bool,
 }
 
 /// Proof that this process has its turn; dropping it ends the turn.
@@ -314,6 +317,18 @@ impl Locked<'_> {
         remove(&self.store.grant_file(key), |p| std::fs::remove_file(p))
     }
 
+    /// Removes the records of a container that will not start, from within its namespaces, where its mount on the host
+    /// cannot be reached: the next [`Locked::sweep`] takes that.
+    pub fn forget(&self, key: &str) {
+        for path in [
+            self.store.container(key).join("plan.json"),
+            self.store.grant_file(key),
+        ] {
+            // In a user namespace this is not ours to do; a dead container counts for nothing in any case.
+            std::fs::remove_file(path).ok();
+        }
+    }
+
     /// Releases every container that is gone, and what killed hooks left behind; the rest is returned.
     ///
     /// # Errors
@@ -431,6 +446,7 @@ mod tests {
             rootfs: "/r".into(),
             library_path: vec!["/x".into()],
             devices: vec!["d".into()],
+            prepared: false,
         }
     }
 

@@ -258,6 +258,71 @@ mod tests {
     }
 
     #[test]
+    fn a_user_namespace_is_served_from_outside() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let container = world.container_in(&["-Ur", "-m"], debian);
+        let args = world.args("gpu0-quarter", GPU0, GIB);
+        container.hook(Stage::CreateRuntime, &args).good();
+        assert_eq!(container.mounts().len(), 4, "{:?}", container.mounts());
+        assert_eq!(container.read("usr/lib/vgpu/libcuda.so.1"), "limiter cuda");
+        let tree = snapshot(&container.rootfs);
+        assert_eq!(container.hook(Stage::CreateContainer, &args).good(), "");
+        assert_eq!(snapshot(&container.rootfs), tree);
+
+        let container = world.container_in(&["-Ur", "-m"], |root| {
+            debian(root);
+            fs::create_dir_all(root.join("etc/.vgpu-ld.so.cache")).unwrap();
+        });
+        let grants = world.grants();
+        container.hook(Stage::CreateRuntime, &args).bad();
+        assert_eq!((container.mounts().len(), world.grants()), (0, grants));
+    }
+
+    #[test]
+    fn a_root_that_is_read_only_already_stays_so() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let container = world.container(debian);
+        let pid = container.init.id().to_string();
+        for options in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
+            let mut mount = std::process::Command::new("nsenter");
+            mount.args(["-t", &pid, "-m", "mount"]).args(options);
+            if options.len() == 1 {
+                mount.arg(&container.rootfs);
+            }
+            assert!(mount.arg(&container.rootfs).status().unwrap().success());
+        }
+        container
+            .start(&[world.args("gpu0-quarter", GPU0, GIB)])
+            .unwrap();
+        assert!(
+            container.mount_options("").starts_with("ro,"),
+            "{}",
+            container.mount_options("")
+        );
+        assert_eq!(container.read("usr/lib/vgpu/libcuda.so.1"), "limiter cuda");
+        assert_eq!(
+            container.read("etc/ld.so.conf.d/00-vgpu.conf"),
+            "/usr/lib/vgpu\n"
+        );
+
+        fs::remove_file(world.limiter_dir.join("libcuda.so.1")).unwrap();
+        container
+            .start(&[world.args("gpu0-eighth", GPU0, GIB)])
+            .unwrap_err();
+        assert!(container.mount_options("").starts_with("ro,"));
+        assert!(
+            world.grants().is_empty(),
+            "a failed create-container gives the grant back"
+        );
+    }
+
+    #[test]
     fn nothing_is_written_to_a_volume() {
         if skip() {
             return;

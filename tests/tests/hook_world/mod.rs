@@ -73,6 +73,15 @@ impl World {
 
     /// A container with an empty image; `fill` puts files into its root.
     pub(crate) fn container(&self, fill: impl FnOnce(&Path)) -> Container<'_> {
+        self.container_in(&["-m"], fill)
+    }
+
+    /// As [`World::container`], in these namespaces.
+    pub(crate) fn container_in(
+        &self,
+        namespaces: &[&str],
+        fill: impl FnOnce(&Path),
+    ) -> Container<'_> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("{number:04}{}", "c0ffee".repeat(10));
@@ -84,7 +93,8 @@ impl World {
             r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"env":["PATH=/bin"]}}"#;
         fs::write(bundle.join("config.json"), config).unwrap();
         let init = Command::new("unshare")
-            .args(["-m", "--propagation", "private", "sleep", "1000"])
+            .args(namespaces)
+            .args(["--propagation", "private", "sleep", "1000"])
             .spawn()
             .unwrap();
         let container = Container {
@@ -234,7 +244,7 @@ impl Container<'_> {
     /// Mount options of one of them.
     pub(crate) fn mount_options(&self, path: &str) -> String {
         let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.init.id())).unwrap();
-        let point = self.rootfs.join(path);
+        let point: PathBuf = self.rootfs.join(path).components().collect();
         let line = table
             .lines()
             .rev()
