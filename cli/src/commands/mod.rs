@@ -47,6 +47,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         return ExitCode::Usage;
     }
+    if error.is::<run::Refused>() {
+        return ExitCode::Refused;
+    }
     let vendor = match error.downcast_ref::<GenerateError>() {
         Some(GenerateError::Vendor(vendor)) => Some(vendor),
         Some(GenerateError::Profile(_) | GenerateError::NoneOffered { .. }) => {
