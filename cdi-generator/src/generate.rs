@@ -304,7 +304,7 @@ mod tests {
             name: "Fake".to_owned(),
             vram: Bytes::mib(vram),
             reserved: Bytes::mib(100),
-            minor: 7 - index,
+            minor: 7_u32.saturating_sub(index),
             pci_bus_id: None,
             dri_nodes: Vec::new(),
         }

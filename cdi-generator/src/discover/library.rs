@@ -40,10 +40,9 @@ const DIRECTORIES: [&str; 8] = [
 pub struct Library {
     /// The file, a path below the root, without links.
     pub path: PathBuf,
-    /// Every name it has in its directory, its own among them, in order.
-    pub names: Vec<String>,
-    /// The directory as it was searched, a path below the root.
-    pub directory: PathBuf,
+    /// Every path that leads to it from the searched directories, its own among them, in order. Debian keeps the files
+    /// in `nvidia/current` and links to them in the directory that the loader searches.
+    pub places: Vec<PathBuf>,
 }
 
 impl Library {
@@ -105,13 +104,29 @@ impl LibraryDirectories {
             return self.find_below(subdirectory, name, version);
         }
         let prefix = format!("{name}.so.");
-        self.directories.iter().find_map(|(directory, files)| {
-            let path = match version {
-                Some(version) => files.get(&format!("{prefix}{version}"))?,
-                None => newest(files, &prefix)?,
-            };
-            Some(library(directory, path, files, &prefix))
+        let path = self
+            .directories
+            .iter()
+            .find_map(|(_, files)| match version {
+                Some(version) => files.get(&format!("{prefix}{version}")),
+                None => newest(files, &prefix),
+            })?;
+        Some(Library {
+            path: path.clone(),
+            places: self.places(path, &prefix),
         })
+    }
+
+    /// Every path in the searched directories that leads to `path`; a bare `.so` is for compilers and left out.
+    fn places(&self, path: &Path, prefix: &str) -> Vec<PathBuf> {
+        let mut places = Vec::new();
+        for (directory, files) in &self.directories {
+            let names = files
+                .iter()
+                .filter(|(name, target)| target.as_path() == path && name.starts_with(prefix));
+            places.extend(names.map(|(name, _)| directory.join(name)));
+        }
+        places
     }
 
     /// A library in a directory below the searched ones, `vdpau/libvdpau_nvidia`.
@@ -176,25 +191,6 @@ fn list(
         .collect()
 }
 
-/// The library at `path` with all its names in `directory`; a bare `.so` is for compilers and left out.
-fn library(
-    directory: &Path,
-    path: &Path,
-    files: &BTreeMap<String, PathBuf>,
-    prefix: &str,
-) -> Library {
-    let names = files
-        .iter()
-        .filter(|(name, target)| target.as_path() == path && name.starts_with(prefix))
-        .map(|(name, _)| name.clone())
-        .collect();
-    Library {
-        path: path.to_owned(),
-        names,
-        directory: directory.to_owned(),
-    }
-}
-
 /// Numbers of a version, for comparing `9.1` with `10.0`.
 fn version_key(path: &Path) -> Vec<u64> {
     let name = path
@@ -231,11 +227,10 @@ impl Discover for Libraries<'_> {
                 continue;
             };
             let host = self.directories.root.host(&library.path);
-            for name in &library.names {
-                edits
-                    .mounts
-                    .push(file::read_only(&host, &library.directory.join(name)));
-            }
+            let places = library.places.iter();
+            edits
+                .mounts
+                .extend(places.map(|place| file::read_only(&host, place)));
         }
         edits
     }
@@ -268,16 +263,27 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_version_and_its_names() {
+    fn finds_the_version_and_its_places() {
         let (_folder, root) = tree();
         let directories = LibraryDirectories::scan(&root, |_| true);
         let cuda = directories.find("libcuda", Some("580.1")).unwrap();
         assert_eq!(cuda.path, Path::new("/usr/lib64/libcuda.so.580.1"));
-        assert_eq!(cuda.names, ["libcuda.so.1", "libcuda.so.580.1"]);
+        assert_eq!(
+            places(&cuda),
+            ["/usr/lib64/libcuda.so.1", "/usr/lib64/libcuda.so.580.1"]
+        );
         assert_eq!(cuda.version(), Some("580.1"));
         let older = directories.find("libcuda", Some("470.9")).unwrap();
-        assert_eq!(older.names, ["libcuda.so.470.9"]);
+        assert_eq!(places(&older), ["/usr/lib64/libcuda.so.470.9"]);
         assert_eq!(directories.find("libgone", None), None);
+    }
+
+    fn places(library: &Library) -> Vec<&str> {
+        library
+            .places
+            .iter()
+            .map(|place| place.to_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -286,7 +292,7 @@ mod tests {
         let directories = LibraryDirectories::scan(&root, |_| true);
         assert_eq!(directories.find("libegl", Some("580.1")), None);
         let egl = directories.find("libegl", None).unwrap();
-        assert_eq!(egl.names, ["libegl.so.1.1.10"]);
+        assert_eq!(places(&egl), ["/usr/lib64/libegl.so.1.1.10"]);
         assert_eq!(
             directories.find("libcuda", None).unwrap().version(),
             Some("580.1")

@@ -163,84 +163,53 @@ mod tests {
         assert!(Version::ALL.is_sorted());
     }
 
+    fn needs(version: Version, change: impl FnOnce(&mut ContainerEdits)) {
+        let mut edits = ContainerEdits::default();
+        change(&mut edits);
+        assert_eq!(
+            Version::needed(&with(edits.clone())).0,
+            version,
+            "{edits:?}"
+        );
+        let global = Spec {
+            container_edits: edits,
+            ..Spec::default()
+        };
+        assert_eq!(
+            Version::needed(&global).0,
+            version,
+            "at the level of the spec"
+        );
+    }
+
     #[test]
     fn each_field_asks_for_its_version() {
-        let edits = ContainerEdits::default;
-        let node = DeviceNode {
-            host_path: Some("/x".to_owned()),
-            ..DeviceNode::default()
-        };
+        needs(Version::V0_3, |_| {});
         let mount = Mount {
             kind: Some("bind".to_owned()),
             ..Mount::default()
         };
+        needs(Version::V0_4, |e| e.mounts = vec![mount]);
+        let node = DeviceNode {
+            host_path: Some("/x".to_owned()),
+            ..DeviceNode::default()
+        };
+        needs(Version::V0_5, |e| e.device_nodes = vec![node]);
+        needs(Version::V0_7, |e| e.intel_rdt = Some(IntelRdt::default()));
+        needs(Version::V0_7, |e| e.additional_gids = vec![5]);
         let monitored = IntelRdt {
             enable_monitoring: Some(false),
             ..IntelRdt::default()
         };
+        needs(Version::V1_1, |e| e.intel_rdt = Some(monitored));
         let schemata = IntelRdt {
             schemata: vec!["x".to_owned()],
             ..IntelRdt::default()
         };
-        for (edits, version) in [
-            (edits(), Version::V0_3),
-            (
-                ContainerEdits {
-                    mounts: vec![mount],
-                    ..edits()
-                },
-                Version::V0_4,
-            ),
-            (
-                ContainerEdits {
-                    device_nodes: vec![node],
-                    ..edits()
-                },
-                Version::V0_5,
-            ),
-            (
-                ContainerEdits {
-                    intel_rdt: Some(IntelRdt::default()),
-                    ..edits()
-                },
-                Version::V0_7,
-            ),
-            (
-                ContainerEdits {
-                    additional_gids: vec![5],
-                    ..edits()
-                },
-                Version::V0_7,
-            ),
-            (
-                ContainerEdits {
-                    intel_rdt: Some(monitored),
-                    ..edits()
-                },
-                Version::V1_1,
-            ),
-            (
-                ContainerEdits {
-                    intel_rdt: Some(schemata),
-                    ..edits()
-                },
-                Version::V1_1,
-            ),
-            (
-                ContainerEdits {
-                    net_devices: vec![NetDevice::default()],
-                    ..edits()
-                },
-                Version::V1_1,
-            ),
-        ] {
-            assert_eq!(Version::needed(&with(edits.clone())).0, version);
-            let global = Spec {
-                container_edits: edits,
-                ..Spec::default()
-            };
-            assert_eq!(Version::needed(&global).0, version);
-        }
+        needs(Version::V1_1, |e| e.intel_rdt = Some(schemata));
+        needs(Version::V1_1, |e| {
+            e.net_devices = vec![NetDevice::default()]
+        });
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub trait Vendor: fmt::Debug {
     ) -> Result<ContainerEdits, VendorError>;
 }
 
+/// The vendor of a node that names none.
+pub const DEFAULT: &str = "nvidia";
+
 /// The vendor called `name`.
 ///
 /// # Errors
@@ -182,12 +185,12 @@ impl FromStr for Capabilities {
 pub enum VendorError {
     /// Nothing of a driver is there.
     #[error(
-        "no NVIDIA driver under {root}: found neither libnvidia-ml.so.1 nor libcuda.so.1 in {searched}; install the driver, or name its root with --driver-root"
+        "no NVIDIA driver under {root}: found neither libnvidia-ml.so.1 nor libcuda.so.1 {searched}; install the driver, or name its root with --driver-root"
     )]
     NoDriver {
         /// The driver root.
         root: String,
-        /// The directories that exist and were searched.
+        /// Where that was.
         searched: String,
     },
     /// The driver cannot be asked.

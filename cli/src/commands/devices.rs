@@ -51,7 +51,7 @@ struct Vgpu {
 impl Devices {
     pub(crate) fn exec(self, global: &Global) -> anyhow::Result<ExitCode> {
         let config = self.driver.apply(global.load_config()?)?;
-        let inventory = vendor::from_name("nvidia")?.inventory(&(&config.paths).into())?;
+        let inventory = vendor::from_name(vendor::DEFAULT)?.inventory(&(&config.paths).into())?;
         let node = Node {
             driver_version: inventory.driver_version,
             cuda_version: inventory.cuda_version,

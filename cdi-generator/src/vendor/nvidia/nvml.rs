@@ -80,9 +80,10 @@ fn find_library(root: &Root, directories: &LibraryDirectories) -> Result<Library
                 .searched()
                 .map(|path| path.display().to_string())
                 .collect();
-            let searched = match searched.is_empty() {
-                true => "any library directory; there is none".to_owned(),
-                false => searched.join(", "),
+            let searched = if searched.is_empty() {
+                "nor any library directory".to_owned()
+            } else {
+                format!("in {}", searched.join(", "))
             };
             Err(VendorError::NoDriver {
                 root: shown,

@@ -50,9 +50,9 @@ impl Generate {
         }
         let (target, format) = self.target(&config)?;
         let settings = self.settings(config);
-        warn_of_missing_parts(&settings.config);
-        let vendor = vendor::from_name("nvidia")?;
+        let vendor = vendor::from_name(vendor::DEFAULT)?;
         let spec = generate_spec(vendor.as_ref(), &settings)?;
+        warn_of_missing_parts(&settings.config);
         let text = file::render(&spec, format)?;
         match target {
             None => output::write(&text)?,
