@@ -19,7 +19,7 @@ use crate::layout::{UsagePage, UsageSlot};
 use crate::limits::{Limits, LimitsReader};
 use crate::map::{Access, Mapping};
 use crate::private::Private;
-use crate::slot;
+use crate::slot::Token;
 use crate::step::{Cell, Cells, Change, Operation, Outcome};
 use crate::word::{Held, Total, apply, bytes, units_down, units_up};
 
@@ -52,7 +52,7 @@ impl std::error::Error for Refused {}
 pub struct Ledger {
     usage: Mapping<UsagePage>,
     /// Holds the slot's lock for as long as the process lives.
-    file: File,
+    token: Token,
     limits: LimitsReader,
     slot: u16,
     identity: Identity,
@@ -72,10 +72,11 @@ impl Ledger {
         let private = Private::new().map_err(|error| {
             RegionError::io("keep memory from forked children beside", &path, error)
         })?;
-        let slot = claim_slot(&file, &path)?;
+        let token = token(file, &path)?;
+        let slot = claim_slot(&token, &path)?;
         let ledger = Self {
             usage,
-            file,
+            token,
             limits,
             slot,
             identity: Identity::own(),
@@ -250,7 +251,7 @@ impl Ledger {
     }
 
     fn is_dead(&self, slot: u16) -> bool {
-        if !slot::is_claimed(self.file.as_fd(), slot) {
+        if !self.token.is_claimed(slot) {
             return true;
         }
         let Some(page) = self.usage.slots.get(usize::from(slot)) else {
@@ -284,7 +285,7 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Observer {
     usage: Mapping<UsagePage>,
-    file: File,
+    token: Token,
     limits: LimitsReader,
     own: Identity,
 }
@@ -301,7 +302,7 @@ impl Observer {
         let usage = map_usage(&file, &path, Access::Read)?;
         Ok(Self {
             usage,
-            file,
+            token: token(file, &path)?,
             limits,
             own: Identity::own(),
         })
@@ -341,7 +342,7 @@ impl Observer {
         let who = identity(slot);
         let visible = used > 0 && who.pid_namespace == self.own.pid_namespace;
         let live = visible
-            && slot::is_claimed(self.file.as_fd(), number)
+            && self.token.is_claimed(number)
             && !who.is_gone(&self.own)
             && slot.generation.load(Relaxed) > self.limits.dead_generation(number);
         live.then_some(used)
@@ -367,9 +368,13 @@ fn map_usage(file: &File, path: &Path, access: Access) -> Result<Mapping<UsagePa
     Ok(usage)
 }
 
-fn claim_slot(file: &File, path: &Path) -> Result<u16, RegionError> {
+fn token(file: File, path: &Path) -> Result<Token, RegionError> {
+    Token::new(file).map_err(|error| RegionError::io("stat", path, error))
+}
+
+fn claim_slot(token: &Token, path: &Path) -> Result<u16, RegionError> {
     for slot in (0..MAX_SLOTS).filter_map(|slot| u16::try_from(slot).ok()) {
-        match slot::claim(file.as_fd(), slot) {
+        match token.claim(slot) {
             Ok(true) => return Ok(slot),
             Ok(false) => {}
             Err(error) => return Err(RegionError::io("lock a slot of", path, error)),

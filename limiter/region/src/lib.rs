@@ -31,7 +31,7 @@ mod word;
 pub use error::RegionError;
 pub use layout::{MAX_DEVICES, MAX_SLOTS};
 pub use ledger::{Ledger, Observer, Refused};
-pub use limits::{DeviceLimits, Limits, LimitsReader, LimitsWriter, read_limits};
+pub use limits::{DeviceLimits, Granted, Limits, LimitsReader, LimitsWriter, read_limits};
 pub use usage::{DeviceUsage, ProcessUsage};
 
 use std::path::Path;

@@ -18,6 +18,8 @@ use crate::map::{Access, Mapping};
 
 /// How often a reader tries before it calls the page unsettled.
 const READ_ATTEMPTS: u32 = 10_000;
+/// How often a charge tries, which can do with what was read last.
+const CHARGE_ATTEMPTS: u32 = 50;
 
 /// A whole limits page as plain data.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -237,13 +239,54 @@ impl LimitsWriter {
     }
 }
 
+/// What a charge needs to know of a device. **Units:** bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// What the container may hold; 0 for a device that was not granted.
+    pub limit: u64,
+    /// Memory in use that no charge explains.
+    pub untracked: u64,
+    /// What one context is charged.
+    pub context_footprint: u64,
+}
+
+/// [`Granted`] as last read, word by word: an update in progress may mix two of them for a moment.
+#[derive(Debug, Default)]
+struct Last([AtomicU64; 3]);
+
+impl Last {
+    fn load(&self) -> Granted {
+        let [limit, untracked, context_footprint] =
+            self.0.each_ref().map(|word| word.load(Relaxed));
+        Granted {
+            limit,
+            untracked,
+            context_footprint,
+        }
+    }
+
+    /// An unchanged value is not written, so that the line stays shared.
+    fn store(&self, granted: Granted) {
+        if self.load() != granted {
+            let Granted {
+                limit,
+                untracked,
+                context_footprint,
+            } = granted;
+            for (word, value) in self.0.iter().zip([limit, untracked, context_footprint]) {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+}
+
 /// A view of a limits page that follows the host's updates.
 #[derive(Debug)]
 pub struct LimitsReader {
     page: Mapping<LimitsPage>,
-    /// By device: the quota as last read, for the moments (or the rest of this process's life,
-    /// when a writer died) in which the page is unsettled.
-    last: [AtomicU64; MAX_DEVICES],
+    /// By device, for the moments (or the rest of this process's life, when a writer died) in which
+    /// the page is unsettled.
+    last: [Last; MAX_DEVICES],
 }
 
 impl LimitsReader {
@@ -264,13 +307,17 @@ impl LimitsReader {
         check_version(&page, path)?;
         let reader = Self {
             page,
-            last: [const { AtomicU64::new(0) }; MAX_DEVICES],
+            last: Default::default(),
         };
         let limits = snapshot(&reader.page).ok_or_else(|| RegionError::Unsettled {
             path: path.to_path_buf(),
         })?;
         for (last, device) in reader.last.iter().zip(&limits.devices) {
-            last.store(device.vram_limit.saturating_sub(device.untracked), Relaxed);
+            last.store(Granted {
+                limit: device.vram_limit,
+                untracked: device.untracked,
+                context_footprint: device.context_footprint,
+            });
         }
         Ok(reader)
     }
@@ -291,7 +338,7 @@ impl LimitsReader {
 
     /// The limits of one device; `None` for an index that was not granted.
     pub fn device(&self, index: usize) -> Option<DeviceLimits> {
-        settled(&self.page, |page| {
+        settled(&self.page, READ_ATTEMPTS, |page| {
             let count = page.device_count.load(Relaxed) as usize;
             page.devices
                 .get(index)
@@ -304,29 +351,31 @@ impl LimitsReader {
     /// What processes may charge on a device: the limit minus what is untracked. Follows updates,
     /// and holds the last value while the page is unsettled. **Units:** bytes.
     pub fn quota(&self, index: usize) -> u64 {
+        let granted = self.granted(index);
+        granted.limit.saturating_sub(granted.untracked)
+    }
+
+    /// The limits that a charge needs; all zeros for a device that was not granted. Follows updates,
+    /// and holds the last values while the page is unsettled.
+    pub fn granted(&self, index: usize) -> Granted {
         let (Some(device), Some(last)) = (self.page.devices.get(index), self.last.get(index))
         else {
-            return 0;
+            return Granted::default();
         };
-        let now = settled(&self.page, |page| {
+        let now = settled(&self.page, CHARGE_ATTEMPTS, |page| {
             if index >= page.device_count.load(Relaxed) as usize {
-                return 0;
+                return Granted::default();
             }
-            device
-                .vram_limit
-                .load(Relaxed)
-                .saturating_sub(device.untracked.load(Relaxed))
+            Granted {
+                limit: device.vram_limit.load(Relaxed),
+                untracked: device.untracked.load(Relaxed),
+                context_footprint: device.context_footprint.load(Relaxed),
+            }
         });
-        match now {
-            Some(quota) => {
-                // An unchanged value is not written, so that the line stays shared.
-                if last.load(Relaxed) != quota {
-                    last.store(quota, Relaxed);
-                }
-                quota
-            }
-            None => last.load(Relaxed),
+        if let Some(granted) = now {
+            last.store(granted);
         }
+        now.unwrap_or_else(|| last.load())
     }
 
     /// Up to which generation the processes of a slot were published as dead.
@@ -388,12 +437,12 @@ fn copy(page: &LimitsPage) -> Limits {
 }
 
 fn snapshot(page: &LimitsPage) -> Option<Limits> {
-    settled(page, copy)
+    settled(page, READ_ATTEMPTS, copy)
 }
 
 /// Runs `read` until no writer was at work meanwhile.
-fn settled<T>(page: &LimitsPage, read: impl Fn(&LimitsPage) -> T) -> Option<T> {
-    for attempt in 0..READ_ATTEMPTS {
+fn settled<T>(page: &LimitsPage, attempts: u32, read: impl Fn(&LimitsPage) -> T) -> Option<T> {
+    for attempt in 0..attempts {
         let before = page.sequence.load(Acquire);
         if before & 1 == 0 {
             let value = read(page);

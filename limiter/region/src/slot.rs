@@ -8,8 +8,10 @@
     reason = "fcntl has no counterpart in the standard library"
 )]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 fn range(slot: u16, kind: libc::c_int) -> libc::flock {
     libc::flock {
@@ -21,8 +23,45 @@ fn range(slot: u16, kind: libc::c_int) -> libc::flock {
     }
 }
 
+/// The open usage file that holds or asks about locks. Applications that close every descriptor close
+/// this one too, and may get its number for another file: it is looked at before it is believed.
+#[derive(Debug)]
+pub(crate) struct Token {
+    file: File,
+    device: u64,
+    inode: u64,
+}
+
+impl Token {
+    pub(crate) fn new(file: File) -> io::Result<Self> {
+        let data = file.metadata()?;
+        Ok(Self {
+            device: data.dev(),
+            inode: data.ino(),
+            file,
+        })
+    }
+
+    /// Takes the lock of a slot; false when another open file has it.
+    pub(crate) fn claim(&self, slot: u16) -> io::Result<bool> {
+        claim(self.file.as_fd(), slot)
+    }
+
+    /// Whether another open file may have the lock of a slot: only a clear no from the right file
+    /// is a no.
+    pub(crate) fn is_claimed(&self, slot: u16) -> bool {
+        is_claimed(self.file.as_fd(), slot) || !self.is_intact()
+    }
+
+    fn is_intact(&self) -> bool {
+        self.file
+            .metadata()
+            .is_ok_and(|data| (data.dev(), data.ino()) == (self.device, self.inode))
+    }
+}
+
 /// Takes the lock of a slot; false when another open file has it.
-pub(crate) fn claim(usage: BorrowedFd<'_>, slot: u16) -> io::Result<bool> {
+fn claim(usage: BorrowedFd<'_>, slot: u16) -> io::Result<bool> {
     let wanted = range(slot, libc::F_WRLCK);
     // SAFETY: the descriptor is open, and the structure outlives the call that reads it.
     let status = unsafe {
@@ -59,9 +98,18 @@ pub(crate) fn is_claimed(usage: BorrowedFd<'_>, slot: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
+
+    #[test]
+    fn a_descriptor_that_became_another_file_says_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let token = Token::new(file.reopen().unwrap()).unwrap();
+        assert!(!token.is_claimed(3));
+        let other = tempfile::tempfile().unwrap();
+        // SAFETY: both descriptors are open; the token's own now names the other file.
+        unsafe { libc::dup2(other.as_raw_fd(), token.file.as_raw_fd()) };
+        assert!(token.is_claimed(3));
+    }
 
     #[test]
     fn one_open_file_has_a_slot_until_it_is_closed() {

@@ -22,8 +22,8 @@ use crate::session::{self, Session};
 fn reserve_footprint(ordinal: CUdevice) -> Decision<Reservation> {
     let footprint = session::current()
         .ok()
-        .and_then(|session| session.ledger.limits().device(session.index_of(ordinal)?))
-        .map_or(0, |limits| limits.context_footprint);
+        .and_then(|session| Some(session.ledger.limits().granted(session.index_of(ordinal)?)))
+        .map_or(0, |granted| granted.context_footprint);
     reserve(footprint, |session| {
         // A device that the driver does not know is for the driver to refuse.
         session.ordinal_place(ordinal)

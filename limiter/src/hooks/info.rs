@@ -14,11 +14,13 @@ use crate::session::{self, Session};
 impl Session {
     /// What is known of a device; all zeros for one that was not granted.
     fn snapshot(&self, device: Option<usize>, real_free: u64, real_total: u64) -> MemorySnapshot {
-        let limits = device.and_then(|index| self.ledger.limits().device(index));
+        let granted = device
+            .map(|index| self.ledger.limits().granted(index))
+            .unwrap_or_default();
         MemorySnapshot {
-            limit: limits.map_or(0, |limits| limits.vram_limit),
+            limit: granted.limit,
             charged: device.map_or(0, |index| self.ledger.used(index)),
-            untracked: limits.map_or(0, |limits| limits.untracked),
+            untracked: granted.untracked,
             real_total,
             real_free,
         }

@@ -6,7 +6,6 @@
 )]
 
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -210,10 +209,7 @@ fn a_forked_child_holds_nothing_and_keeps_nothing_alive() {
     let mut grandchild: libc::pid_t = 0;
     // SAFETY: reads four bytes into room for them.
     unsafe { libc::read(pipe[0], (&raw mut grandchild).cast(), 4) };
-    assert!(
-        slot::is_claimed(watcher.file.as_fd(), 1),
-        "the grandchild keeps the lock"
-    );
+    assert!(watcher.token.is_claimed(1), "the grandchild keeps the lock");
     watcher.charge(0, 10 * UNIT).unwrap();
     // SAFETY: the orphan made above.
     unsafe { libc::kill(grandchild, libc::SIGKILL) };
@@ -275,9 +271,24 @@ fn an_observer_sees_live_processes_only() {
 #[test]
 fn the_descriptor_is_closed_by_exec() {
     let region = Region::new(&[10]);
-    let ledger = region.attach();
+    let _ledger = region.attach();
+    let descriptor = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .find(|entry| {
+            std::fs::read_link(entry.path()).is_ok_and(|to| to == region.path().join(USAGE_FILE))
+        })
+        .map(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse::<libc::c_int>()
+                .unwrap()
+        })
+        .unwrap();
     // SAFETY: reads a flag of a descriptor that we own.
-    let flags = unsafe { libc::fcntl(ledger.file.as_raw_fd(), libc::F_GETFD) };
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
     assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
 }
 

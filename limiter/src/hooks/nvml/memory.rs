@@ -15,11 +15,11 @@ fn snapshot(
     real_free: u64,
 ) -> Result<MemorySnapshot, nvmlReturn_t> {
     let (observer, index) = observed(device)?;
-    let limits = observer.limits().device(index).unwrap_or_default();
+    let granted = observer.limits().granted(index);
     Ok(MemorySnapshot {
-        limit: limits.vram_limit,
+        limit: granted.limit,
         charged: observer.used(index),
-        untracked: limits.untracked,
+        untracked: granted.untracked,
         real_total,
         real_free,
     })
