@@ -47,8 +47,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<ConfigError>() {
         return ExitCode::Usage;
     }
-    if error.is::<run::Refused>() {
-        return ExitCode::Refused;
+    if let Some(error) = error.downcast_ref::<run::RunError>() {
+        return error.exit_code();
     }
     let vendor = match error.downcast_ref::<GenerateError>() {
         Some(GenerateError::Vendor(vendor)) => Some(vendor),

@@ -12,8 +12,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
 use vgpu_cdi::{Gpu, Inventory, vendor};
+use vgpu_core::quota::QuotaError;
 use vgpu_core::{Bytes, Config, DeviceUuid, ExitCode, ParseError, Percent, QosClass, Quota, env};
 use vgpu_region::{DeviceLimits, Limits};
 
@@ -64,16 +64,15 @@ impl Run {
     }
 
     /// The quota as the limits page has it.
-    fn limits(&self, gpu: &Gpu, config: &Config) -> anyhow::Result<Limits> {
+    fn limits(&self, gpu: &Gpu, config: &Config) -> Result<Limits, RunError> {
         let compute = self.compute.unwrap_or(Percent::FULL);
         let quota = Quota::new(self.vram, compute, QosClass::default());
-        quota.check()?;
+        quota.check().map_err(RunError::Quota)?;
         if self.vram > gpu.capacity() {
-            return Err(Refused {
+            return Err(RunError::TooLarge {
                 asked: self.vram,
-                gpu: gpu.clone(),
-            }
-            .into());
+                gpu: Box::new(gpu.clone()),
+            });
         }
         let device = DeviceLimits {
             uuid: gpu.uuid.as_bytes(),
@@ -120,18 +119,18 @@ impl std::str::FromStr for GpuName {
 }
 
 impl GpuName {
-    fn find<'a>(&self, inventory: &'a Inventory) -> anyhow::Result<&'a Gpu> {
+    fn find<'a>(&self, inventory: &'a Inventory) -> Result<&'a Gpu, RunError> {
         let found = inventory.gpus.iter().find(|gpu| match self {
             Self::Index(index) => gpu.index == *index,
             Self::Uuid(uuid) => gpu.uuid == *uuid,
         });
-        found.with_context(|| {
-            let known: Vec<String> = inventory
-                .gpus
-                .iter()
-                .map(|gpu| format!("{} ({})", gpu.index, gpu.uuid))
-                .collect();
-            format!("no GPU {self}: this node has {}", known.join(", "))
+        found.ok_or_else(|| {
+            let name = |gpu: &Gpu| format!("{} ({})", gpu.index, gpu.uuid);
+            let known: Vec<String> = inventory.gpus.iter().map(name).collect();
+            RunError::NoGpu {
+                name: self.to_string(),
+                known: known.join(", "),
+            }
         })
     }
 }
@@ -145,29 +144,58 @@ impl fmt::Display for GpuName {
     }
 }
 
-/// A quota that is larger than the GPU.
+/// A request that this node cannot serve.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    asked: Bytes,
-    gpu: Gpu,
+pub(crate) enum RunError {
+    /// There is no such GPU.
+    NoGpu {
+        /// As it was named.
+        name: String,
+        /// The GPUs there are.
+        known: String,
+    },
+    /// The quota is larger than the GPU.
+    TooLarge {
+        /// The VRAM asked for.
+        asked: Bytes,
+        /// The GPU.
+        gpu: Box<Gpu>,
+    },
+    /// The quota cannot be.
+    Quota(QuotaError),
 }
 
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "--vram {} is more than GPU {} ({}) has: expected at most {} ({} bytes asked, {} there)",
-            self.asked,
-            self.gpu.index,
-            self.gpu.uuid,
-            self.gpu.capacity(),
-            self.asked.get(),
-            self.gpu.capacity().get()
-        )
+impl RunError {
+    /// The exit code that says it.
+    pub(crate) const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoGpu { .. } | Self::Quota(_) => ExitCode::Usage,
+            Self::TooLarge { .. } => ExitCode::Refused,
+        }
     }
 }
 
-impl std::error::Error for Refused {}
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoGpu { name, known } => write!(f, "no GPU {name}: this node has {known}"),
+            Self::Quota(error) => write!(f, "{error}"),
+            Self::TooLarge { asked, gpu } => {
+                let there = gpu.capacity();
+                write!(
+                    f,
+                    "--vram {asked} is more than GPU {} ({}) has: expected at most {there} ({} bytes asked, {} there)",
+                    gpu.index,
+                    gpu.uuid,
+                    asked.get(),
+                    there.get()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
 
 #[cfg(test)]
 mod tests {
