@@ -87,7 +87,7 @@ if len(sys.argv) > 1:
             "2048 1536 2",
             "the second GPU is the process's first"
         );
-        assert_eq!(folders(&limiter), [PathBuf::new(); 0]);
+        assert!(folders(&limiter).is_empty());
     }
 
     #[test]
@@ -142,7 +142,7 @@ if len(sys.argv) > 1:
                 .success()
         );
         assert_eq!(vgpu.wait().unwrap().code(), Some(42));
-        assert_eq!(folders(&limiter), [PathBuf::new(); 0]);
+        assert!(folders(&limiter).is_empty());
     }
 
     #[test]
