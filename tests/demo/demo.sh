@@ -24,14 +24,16 @@ cleanup() {
   local rc=$?
   trap - EXIT INT TERM
   set +e
-  for pid in "${PLAIN[@]}"; do kill -KILL "$pid"; done 2>/dev/null
+  # `vgpu run` passes the signal on and takes its folder away.
+  for pid in "${PLAIN[@]}"; do kill -TERM "$pid"; wait "$pid"; done 2>/dev/null
   [ -z "${STARTED:-}" ] || engines stop "$ENGINE" 2>/dev/null
   [ -z "${SIMULATED:-}" ] || "$DIST/sim/bin/sim-gpu" down --root "$WORK/node" >/dev/null
   [ -z "${WORK:-}" ] || rm -rf --one-file-system "$WORK"
   [ $rc = 0 ] || say "failed (everything it started is gone again)"
   exit $rc
 }
-PLAIN=() STARTED='' SIMULATED='' WORK='' WITHOUT='' BUILD=yes
+declare -A PLAIN=()
+STARTED='' SIMULATED='' WORK='' WITHOUT='' BUILD=yes
 trap cleanup EXIT INT TERM
 
 # Why containers cannot run here; empty when they can.
@@ -115,9 +117,9 @@ run_plain() {
     say "vgpu run --vram $quota -- python cuda_client.py ..."
     "$DIST/bin/vgpu" --config "$WORK/config.toml" run --driver-root "$NODE" --vram "$quota" --gpu 0 -- \
       "$VENV/bin/python" "$HERE/clients/cuda_client.py" --hold > "$WORK/$slice.cuda" 2> "$WORK/$slice.err" &
-    PLAIN+=($!)
+    PLAIN[$slice]=$!
   done
-  still_runs() { local i; for i in "${!SLICES[@]}"; do [ "${SLICES[i]}" != "$1" ] || kill -0 "${PLAIN[i]}" 2>/dev/null; done; }
+  still_runs() { kill -0 "${PLAIN[$1]}" 2>/dev/null; }
   show_output() { cat "$WORK/$1.err"; }
   collect() { :; }
   for slice in "${SLICES[@]}"; do await_result "$slice"; done
