@@ -90,7 +90,9 @@ impl Shape {
 
     /// Bytes in all.
     pub(crate) fn bytes(&self) -> u64 {
-        self.extent.iter().product()
+        self.extent
+            .iter()
+            .fold(1, |bytes, &extent| bytes.saturating_mul(extent))
     }
 
     /// Whether both sides are there; answers the nanoseconds that the copy takes.
@@ -169,14 +171,17 @@ impl State {
         extent: [u64; 3],
         written: bool,
     ) -> Cu<Option<usize>> {
-        let [x, y, z] = side.offset;
-        let start = x + y * side.pitch + z * side.pitch * side.rows;
-        let last = (extent[2] - 1) * side.pitch * side.rows + (extent[1] - 1) * side.pitch;
-        let end = start + last + extent[0];
         let Some(region) = self.regions.at(base) else {
             return Ok(None);
         };
-        ensure(base - region.base + end <= region.size)?;
+        // The last row of the last slice ends the range; in 128 bits, since callers may say anything.
+        let wide = |[x, y, z]: [u64; 3]| {
+            let row = u128::from(side.pitch);
+            u128::from(x) + u128::from(y) * row + u128::from(z) * row * u128::from(side.rows)
+        };
+        let [width, height, depth] = extent;
+        let end = wide(side.offset) + wide([width, height - 1, depth - 1]);
+        ensure(u128::from(base - region.base) + end <= u128::from(region.size))?;
         match region.kind {
             Kind::Reserved => return fail(CUDA_ERROR_INVALID_VALUE),
             Kind::Mapped { access, .. } => {

@@ -318,4 +318,116 @@ bodies! {
         mipmap_level = cuMipmappedArrayGetLevel;
         mipmap_requirements = cuMipmappedArrayGetMemoryRequirements;
     }
+    graph {
+        create = cuGraphCreate;
+        destroy = cuGraphDestroy;
+        clone = cuGraphClone;
+        get_id = cuGraphGetId;
+        find_in_clone = cuGraphNodeFindInClone;
+        get_type = cuGraphNodeGetType;
+        containing = cuGraphNodeGetContainingGraph;
+        local_id = cuGraphNodeGetLocalId;
+        tools_id = cuGraphNodeGetToolsId;
+        get_nodes = cuGraphGetNodes;
+        get_roots = cuGraphGetRootNodes;
+        get_edges = cuGraphGetEdges;
+        get_edges_v2 = cuGraphGetEdges_v2;
+        get_dependencies = cuGraphNodeGetDependencies;
+        get_dependencies_v2 = cuGraphNodeGetDependencies_v2;
+        get_dependents = cuGraphNodeGetDependentNodes;
+        get_dependents_v2 = cuGraphNodeGetDependentNodes_v2;
+        add_dependencies = cuGraphAddDependencies;
+        add_dependencies_v2 = cuGraphAddDependencies_v2;
+        remove_dependencies = cuGraphRemoveDependencies;
+        remove_dependencies_v2 = cuGraphRemoveDependencies_v2;
+        destroy_node = cuGraphDestroyNode;
+        object_create = cuUserObjectCreate;
+        object_retain = cuUserObjectRetain;
+        object_release = cuUserObjectRelease;
+        retain_object = cuGraphRetainUserObject;
+        release_object = cuGraphReleaseUserObject;
+        device_memory = cuDeviceGetGraphMemAttribute;
+        set_device_memory = cuDeviceSetGraphMemAttribute;
+        trim_device_memory = cuDeviceGraphMemTrim;
+    }
+    graph_nodes {
+        add_kernel_v1 = cuGraphAddKernelNode;
+        add_kernel = cuGraphAddKernelNode_v2;
+        add_copy = cuGraphAddMemcpyNode;
+        add_fill = cuGraphAddMemsetNode;
+        add_host = cuGraphAddHostNode;
+        add_child = cuGraphAddChildGraphNode;
+        add_empty = cuGraphAddEmptyNode;
+        add_record = cuGraphAddEventRecordNode;
+        add_await = cuGraphAddEventWaitNode;
+        add_alloc = cuGraphAddMemAllocNode;
+        add_free = cuGraphAddMemFreeNode;
+        add_any_v1 = cuGraphAddNode;
+        add_any = cuGraphAddNode_v2 cuGraphAddNode_v3;
+        get_kernel_v1 = cuGraphKernelNodeGetParams;
+        get_kernel = cuGraphKernelNodeGetParams_v2;
+        get_copy = cuGraphMemcpyNodeGetParams;
+        get_fill = cuGraphMemsetNodeGetParams;
+        get_host = cuGraphHostNodeGetParams;
+        get_child = cuGraphChildGraphNodeGetGraph;
+        get_record = cuGraphEventRecordNodeGetEvent;
+        get_await = cuGraphEventWaitNodeGetEvent;
+        get_alloc = cuGraphMemAllocNodeGetParams;
+        get_free = cuGraphMemFreeNodeGetParams;
+        get_any = cuGraphNodeGetParams;
+        set_kernel_v1 = cuGraphKernelNodeSetParams;
+        set_kernel = cuGraphKernelNodeSetParams_v2;
+        set_copy = cuGraphMemcpyNodeSetParams;
+        set_fill = cuGraphMemsetNodeSetParams;
+        set_host = cuGraphHostNodeSetParams;
+        set_record = cuGraphEventRecordNodeSetEvent;
+        set_await = cuGraphEventWaitNodeSetEvent;
+        set_any = cuGraphNodeSetParams cuGraphNodeSetParams_v2;
+        get_attribute = cuGraphKernelNodeGetAttribute;
+        set_attribute = cuGraphKernelNodeSetAttribute;
+        copy_attributes = cuGraphKernelNodeCopyAttributes;
+    }
+    graph_exec {
+        instantiate = cuGraphInstantiate cuGraphInstantiate_v2;
+        instantiate_with_flags = cuGraphInstantiateWithFlags;
+        instantiate_with_params = cuGraphInstantiateWithParams cuGraphInstantiateWithParams_ptsz;
+        destroy = cuGraphExecDestroy;
+        get_flags = cuGraphExecGetFlags;
+        get_id = cuGraphExecGetId;
+        upload = cuGraphUpload cuGraphUpload_ptsz;
+        launch = cuGraphLaunch cuGraphLaunch_ptsz;
+        update = cuGraphExecUpdate;
+        update_v2 = cuGraphExecUpdate_v2;
+        set_kernel_v1 = cuGraphExecKernelNodeSetParams;
+        set_kernel = cuGraphExecKernelNodeSetParams_v2;
+        set_copy = cuGraphExecMemcpyNodeSetParams;
+        set_fill = cuGraphExecMemsetNodeSetParams;
+        set_host = cuGraphExecHostNodeSetParams;
+        set_record = cuGraphExecEventRecordNodeSetEvent;
+        set_await = cuGraphExecEventWaitNodeSetEvent;
+        set_any = cuGraphExecNodeSetParams;
+        set_child = cuGraphExecChildGraphNodeSetParams;
+        get_enabled = cuGraphNodeGetEnabled;
+        set_enabled = cuGraphNodeSetEnabled;
+    }
+    capture {
+        begin = cuStreamBeginCapture_v2 cuStreamBeginCapture_v2_ptsz;
+        begin_v1 = cuStreamBeginCapture cuStreamBeginCapture_ptsz;
+        begin_to_graph = cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz;
+        end = cuStreamEndCapture cuStreamEndCapture_ptsz;
+        is_capturing = cuStreamIsCapturing cuStreamIsCapturing_ptsz;
+        info = cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz;
+        info_v2 = cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz;
+        info_v3 = cuStreamGetCaptureInfo_v3 cuStreamGetCaptureInfo_v3_ptsz;
+        set_dependencies = cuStreamUpdateCaptureDependencies cuStreamUpdateCaptureDependencies_ptsz;
+        set_dependencies_v2 = cuStreamUpdateCaptureDependencies_v2 cuStreamUpdateCaptureDependencies_v2_ptsz;
+        exchange_mode = cuThreadExchangeStreamCaptureMode;
+    }
+    ipc {
+        get_memory = cuIpcGetMemHandle;
+        open_memory = cuIpcOpenMemHandle cuIpcOpenMemHandle_v2;
+        close_memory = cuIpcCloseMemHandle;
+        get_event = cuIpcGetEventHandle;
+        open_event = cuIpcOpenEventHandle;
+    }
 }

@@ -44,6 +44,7 @@ mod exports;
 mod function;
 mod graph;
 mod graph_exec;
+mod graph_nodes;
 mod host;
 mod image;
 mod init;

@@ -11,7 +11,7 @@ use vgpu_cuda_sys::cuda::*;
 
 use crate::capture;
 use crate::device::Largest;
-use crate::error::{Cu, Fail, ensure, ensure_or, put, put_optional};
+use crate::error::{Cu, Fail, ensure, ensure_or, invalid, put, put_optional};
 use crate::region::{Kind, Region};
 use crate::state::{State, lock, node};
 
@@ -131,11 +131,12 @@ pub(crate) fn free<P: Wide>(pointer: P) -> Cu {
         .regions
         .starting_at(pointer.wide())
         .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    let freeable = matches!(
-        region.kind,
-        Kind::Device { .. } | Kind::Managed { .. } | Kind::Pooled { .. }
-    );
-    ensure(freeable)?;
+    match region.kind {
+        Kind::Device { .. } | Kind::Managed { .. } | Kind::Pooled { .. } => {}
+        // The address stays the graph's.
+        Kind::Graph { .. } => return state.graph_memory(pointer.wide(), false),
+        _ => return invalid(),
+    }
     if let Some(region) = state.regions.remove(pointer.wide()) {
         state.free_region(region);
     }

@@ -26,8 +26,12 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
+    fn row(&self) -> u64 {
+        self.width.saturating_mul(self.element as u64)
+    }
+
     fn bytes(&self) -> u64 {
-        self.width * self.element as u64 * self.height
+        self.row().saturating_mul(self.height)
     }
 
     /// The rows as one side of a copy onto itself, which has the same rules about ranges.
@@ -41,7 +45,7 @@ impl Fill {
         Shape {
             from: side,
             to: side,
-            extent: [self.width * self.element as u64, self.height, 1],
+            extent: [self.row(), self.height, 1],
         }
     }
 
@@ -138,6 +142,6 @@ pub(crate) fn rows_async<P: Wide, E: Element, N: Wide>(
         width: width.wide(),
         height: height.wide(),
     };
-    ensure(fill.height <= 1 || fill.pitch >= fill.width * fill.element as u64)?;
+    ensure(fill.height <= 1 || fill.pitch >= fill.row())?;
     start(fill, stream)
 }

@@ -160,8 +160,9 @@ impl State {
         };
         let mut last = Fail(CUDA_ERROR_OUT_OF_MEMORY);
         for granule in [GRANULE, SMALL_GRANULE] {
-            let len = size.next_multiple_of(granule);
-            if reserved.saturating_add(len) > most.next_multiple_of(granule) {
+            let len = size.checked_next_multiple_of(granule);
+            let len = len.ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))?;
+            if reserved.saturating_add(len) > most.div_ceil(granule).saturating_mul(granule) {
                 continue;
             }
             let piece = if host {

@@ -314,7 +314,8 @@ fn perform(stream: u64, work: Work) -> Cu {
     }
 }
 
-fn call_program(call: HostCall) {
+/// Calls the program on this thread, marked as inside a host function.
+pub(crate) fn call_program(call: HostCall) {
     let flag = |inside: bool| thread(|thread| thread.in_callback.set(inside));
     let _torn_down = flag(true);
     match call {

@@ -59,6 +59,13 @@ pub(crate) fn write<T>(address: u64, value: T) {
     unsafe { (address as *mut T).write_unaligned(value) };
 }
 
+/// Atomic words at the start of a mapping that other processes share.
+pub(crate) fn shared<T>(address: u64) -> &'static T {
+    // SAFETY: callers name a live mapping of theirs, page-aligned, and a type made of atomics, for which any bytes are
+    // valid and change by others is allowed; they use it no longer than the mapping.
+    unsafe { &*(address as *const T) }
+}
+
 /// The address behind an argument.
 pub(crate) fn addr_in<T>(pointer: In<T>) -> u64 {
     pointer.as_ptr() as u64

@@ -37,8 +37,8 @@ pub(crate) enum Kind {
         offset: u64,
         access: u32,
     },
-    /// Memory of another process.
-    Imported { opened: u32, number: u64 },
+    /// Memory of another process: how often it is open, and whose it is under which number.
+    Imported { opened: u32, key: (u64, u64) },
     /// A variable of a module; charged with it.
     Global,
     /// Memory of a graph: the address stays while the graph does.
@@ -208,7 +208,7 @@ impl State {
             .regions
             .at(address)
             .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-        ensure(address - region.base + size <= region.size)?;
+        ensure(size <= region.size - (address - region.base))?;
         Ok(region)
     }
 
@@ -236,7 +236,10 @@ impl State {
             }
             Kind::Host { owned: true, .. } => raw::unmap(region.base, held),
             Kind::Pooled { pool } => self.free_pooled(pool, region.base, region.written),
-            Kind::Imported { .. } => raw::unmap(region.base, held),
+            Kind::Imported { key, .. } => {
+                self.imports.remove(&key);
+                raw::unmap(region.base, held);
+            }
             Kind::Graph { .. } => {
                 self.give_addresses(region.device, region.base, held, region.written)
             }

@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) captures: Map<crate::capture::Capture>,
     /// Some pool may hold more than its threshold.
     pub(crate) pool_slack: bool,
+    /// Memory of other processes that is open: address by (slot, number).
+    pub(crate) imports: HashMap<(u64, u64), u64>,
     /// Streams with queued work.
     pub(crate) queued: Vec<u64>,
 }
