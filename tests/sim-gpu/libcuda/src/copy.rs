@@ -1,7 +1,7 @@
 //! Copies: one shape for all of them, what it costs, and the plain ones.
 //!
 //! Owns [`Shape`], a box of bytes moved between two places. Every copy function of the API becomes one. Copies cost
-//! their bytes over the bandwidth of the slower side: an H200's memory, NVLink between GPUs, PCIe to the host.
+//! their bytes over the bandwidth of the slower side: an H200's memory, the link between GPUs, the bus to the host.
 
 use core::ffi::c_void;
 

@@ -207,9 +207,9 @@ fn parse_bus_id(text: &str) -> Option<(u32, u32, u32)> {
         .split(':')
         .map(|part| u32::from_str_radix(part, 16).ok())
         .collect();
-    match parts?.as_slice() {
-        &[domain, bus, device] => Some((domain, bus, device)),
-        &[bus, device] => Some((0, bus, device)),
+    match *parts?.as_slice() {
+        [domain, bus, device] => Some((domain, bus, device)),
+        [bus, device] => Some((0, bus, device)),
         _ => None,
     }
 }

@@ -108,15 +108,16 @@ pub(crate) fn open_memory(out: Out<CUdeviceptr>, handle: CUipcMemHandle, flags: 
         .iter()
         .position(|device| device.gpu.index as u64 == ticket.gpu);
     let device = device.ok_or(Fail(CUDA_ERROR_INVALID_DEVICE))?;
-    if let Some(base) = state.imports.get(&(ticket.slot, ticket.number)).copied() {
-        if let Some(Region {
-            kind: Kind::Imported { opened, .. },
-            ..
-        }) = state.regions.starting_at(base)
-        {
-            *opened += 1;
-            return put(out, base);
-        }
+    let known = state.imports.get(&(ticket.slot, ticket.number)).copied();
+    let open = known.and_then(|base| state.regions.starting_at(base));
+    if let Some(Region {
+        base,
+        kind: Kind::Imported { opened, .. },
+        ..
+    }) = open
+    {
+        *opened += 1;
+        return put(out, *base);
     }
     let file = node().import(ticket.number)?;
     let len = whole_pages(ticket.size);

@@ -185,10 +185,6 @@ fn start(function: CUfunction, dims: &Dims, stream: CUstream, passed: Passed) ->
     })
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn kernel(
     function: CUfunction,
     grid_x: c_uint,
@@ -281,10 +277,6 @@ fn fits_at_once(function: CUfunction, dims: &Dims) -> Cu {
     )
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn cooperative(
     function: CUfunction,
     grid_x: c_uint,

@@ -101,10 +101,6 @@ impl State {
     }
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn load_data(
     out: Out<CUlibrary>,
     code: In<c_void>,
@@ -122,10 +118,6 @@ pub(crate) fn load_data(
     put(out, handle(library))
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn load_file(
     out: Out<CUlibrary>,
     name: In<c_char>,
@@ -267,10 +259,6 @@ fn add(link: CUlinkState, bytes: Vec<u8>) -> Cu {
     Ok(())
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn link_add_data(
     link: CUlinkState,
     kind: CUjitInputType,

@@ -271,10 +271,6 @@ pub(crate) fn prefetch_v2(
     prefetch_to(pointer, count, place_in(&location)?, stream)
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the signature of the exported function"
-)]
 pub(crate) fn prefetch_batch(
     pointers: Out<CUdeviceptr>,
     sizes: Out<usize>,

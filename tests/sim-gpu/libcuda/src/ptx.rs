@@ -194,11 +194,8 @@ fn declared(text: &str, space: &str) -> Vec<Global> {
     let ours = statements.filter(|statement| {
         let words: Vec<&str> = statement.split_whitespace().collect();
         let at = words.iter().position(|word| *word == space);
-        at.is_some_and(|at| {
-            words[..at]
-                .iter()
-                .all(|word| matches!(*word, ".visible" | ".weak" | ".common"))
-        })
+        // What stands further left may be a directive that ends without a semicolon.
+        at.is_some_and(|at| at == 0 || words[at - 1] != ".extern")
     });
     ours.filter_map(|statement| {
         let declaration = statement.split('=').next()?;
