@@ -88,10 +88,19 @@ impl Session {
     }
 
     /// Whether the driver knows a device by this ordinal.
-    pub(crate) fn knows(&self, device: CUdevice) -> bool {
+    fn knows(&self, device: CUdevice) -> bool {
         let mut uuid = CUuuid { bytes: [0; 16] };
         self.index_of(device).is_some()
             || real::cuDeviceGetUuid(Out::of(&mut uuid), device) == CUDA_SUCCESS
+    }
+
+    /// Where something of this device itself is, without a context; `None`: the driver knows no such
+    /// device, so it is the one to refuse.
+    pub(crate) fn ordinal_place(&self, ordinal: CUdevice) -> Option<Place> {
+        self.knows(ordinal).then(|| Place {
+            device: self.index_of(ordinal),
+            context: 0,
+        })
     }
 
     /// Where the current context is; `None`: there is none.

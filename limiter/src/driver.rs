@@ -16,7 +16,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
-use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_SUPPORTED, CUresult};
+use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_SUPPORTED, CUdevice, CUmemLocation, CUresult};
 use vgpu_cuda_sys::nvml::{NVML_ERROR_FUNCTION_NOT_FOUND, nvmlReturn_t};
 use vgpu_cuda_sys::{CUDA_COUNT, In, NVML_COUNT};
 
@@ -164,6 +164,18 @@ pub(crate) fn text(argument: In<c_char>) -> Option<&'static CStr> {
     // SAFETY: not null, so a terminated string by the API's contract; it is only looked at while the
     // call that brought it lasts.
     Some(unsafe { CStr::from_ptr(argument.as_ptr()) })
+}
+
+/// A structure of ours as an argument of a call that reads it while it lasts.
+pub(crate) fn argument<T>(place: &T) -> In<T> {
+    // SAFETY: a reference is valid for reads; the driver keeps no pointer to a descriptor.
+    unsafe { In::from_ptr(place) }
+}
+
+/// The device of a location whose type says that it is one.
+pub(crate) fn location_id(location: CUmemLocation) -> CUdevice {
+    // SAFETY: every member of the union is made of integers, and the call's author wrote this one.
+    unsafe { location.__bindgen_anon_1.id }
 }
 
 /// A variable of the environment; nothing in a set-user-id program.

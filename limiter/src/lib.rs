@@ -22,6 +22,7 @@ mod contexts;
 mod device;
 mod live;
 mod log;
+mod physical;
 mod published;
 #[doc(hidden)]
 pub mod real;

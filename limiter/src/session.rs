@@ -15,6 +15,7 @@ use vgpu_region::{Ledger, Observer, RegionError};
 use crate::contexts::Contexts;
 use crate::device::Ordinals;
 use crate::live::Live;
+use crate::physical::Physical;
 use crate::published::Published;
 use crate::{driver, log};
 
@@ -28,7 +29,11 @@ static ATTACHING: AtomicU32 = AtomicU32::new(0);
 pub struct Session {
     /// The account in the region.
     pub ledger: Ledger,
+    /// Memory by address.
     pub(crate) live: Live,
+    /// Arrays by handle.
+    pub(crate) arrays: Live,
+    pub(crate) physical: Physical,
     pub(crate) contexts: Contexts,
     pub(crate) ordinals: Ordinals,
 }
@@ -57,6 +62,8 @@ fn attach() -> Result<&'static Session, Deny> {
     Ok(SESSION.set(Session {
         ledger,
         live: Live::default(),
+        arrays: Live::default(),
+        physical: Physical::default(),
         contexts: Contexts::default(),
         ordinals: Ordinals::default(),
     }))

@@ -119,6 +119,87 @@ say(start=start_used, under=under, full=full, over=over, busy=busy, failed_free=
 }
 
 #[test]
+fn physical_memory_lives_while_a_handle_or_a_mapping_holds_it() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+base = used()
+# Type, handle types, location (type 1 is a device, 2 the host), id, and the rest.
+def prop(kind, device): return (c_uint * 16)(1, 0, kind, device)
+def create(n, kind=1, device=0):
+    h = c_ulonglong()
+    return cuda.cuMemCreate(byref(h), size(n), prop(kind, device), c_ulonglong(0)), h
+held = lambda: (used() - base) // MIB
+status, h = create(8 * MIB)
+seen = [held()]
+check(cuda.cuMemMap(c_ulonglong(1 << 40), size(8 * MIB), size(0), h, c_ulonglong(0)))
+check(cuda.cuMemRelease(h)); seen.append(held())
+other = c_ulonglong()
+check(cuda.cuMemRetainAllocationHandle(byref(other), c_void_p((1 << 40) + MIB))); seen.append(held())
+check(cuda.cuMemUnmap(c_ulonglong(1 << 40), size(8 * MIB))); seen.append(held())
+driver.script_fail(4); failed = cuda.cuMemRelease(other); seen.append(held())
+check(cuda.cuMemRelease(other)); seen.append(held())
+room = info()[0]
+over = calls(lambda: create(room + 4096)[0])
+host = calls(lambda: create(1 << 40, kind=2, device=12345)[0]), held()
+driver.script_fail(2)
+refunded = calls(lambda: create(MIB)[0]), held()
+missing = cuda.cuMemCreate(byref(h), size(MIB), None, c_ulonglong(0)), create(MIB, device=77)[0], create(MIB, device=1)[0]
+say(seen=seen, failed=failed, over=over, host=host, refunded=refunded, missing=missing, end=held())
+"#,
+    );
+    let expected = json!({
+        "seen": [8, 8, 8, 8, 8, 0], "failed": 4, "over": [2, 0], "host": [[0, 1], 0], "refunded": [[2, 1], 0],
+        "missing": [1, 2, 2], "end": 0,
+    });
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn arrays_take_what_the_driver_says_or_a_formula() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+base = used()
+def flat(w, h): return (c_ulonglong * 3)(w, h, 32 | 1 << 32)
+def solid(w, h, d, flags=0): return (c_ulonglong * 5)(w, h, d, 32 | 1 << 32, flags)
+def narrow(*dimensions): return (c_uint * 6)(*dimensions, 32, 1, 0)
+makes = [lambda n: cuda.cuArrayCreate(byref(a64), narrow(n, 0)), lambda n: cuda.cuArrayCreate_v2(byref(a64), flat(n, 0)),
+    lambda n: cuda.cuArray3DCreate(byref(a64), narrow(n, 0, 0)), lambda n: cuda.cuArray3DCreate_v2(byref(a64), solid(n, 0, 0)),
+    lambda n: cuda.cuMipmappedArrayCreate(byref(a64), solid(n, 0, 0), 3)]
+rounds = []
+for told in (0, 3 * MIB):
+    driver.script_array(size(told))
+    for i, make in enumerate(makes):
+        destroy = cuda.cuMipmappedArrayDestroy if i == 4 else cuda.cuArrayDestroy
+        under = calls(lambda: make(MIB))
+        taken = (used() - base) // MIB
+        driver.script_fail(4)
+        kept = destroy(a64), (used() - base) // MIB
+        gone = destroy(a64), used() - base
+        driver.script_fail(719)
+        failed = make(MIB), used() - base
+        driver.script_array(size(told and 1 << 40))
+        over = calls(lambda: make(1 << 30))
+        driver.script_array(size(told))
+        rounds.append([under, taken, kept, gone, failed, over])
+sparse = cuda.cuArray3DCreate_v2(byref(a64), solid(1 << 30, 0, 0, 64)), used() - base
+say(rounds=rounds, sparse=sparse)
+"#,
+    );
+    let round = |taken: u64| json!([[0, 1], taken, [4, taken], [0, 0], [719, 0], [2, 0]]);
+    let expected: Vec<Value> = [4, 4, 4, 4, 8, 3, 3, 3, 3, 6]
+        .into_iter()
+        .map(round)
+        .collect();
+    assert_eq!(said, json!({"rounds": expected, "sparse": [0, 0]}));
+}
+
+#[test]
 fn a_pitch_that_is_wider_than_expected_is_settled() {
     let world = World::scripted();
     let said = run(

@@ -109,6 +109,33 @@ say(taken=taken, end=info()[0] - begin)
     );
 }
 
+/// Reserve, create, map, release the handle, unmap: as PyTorch's expandable segments and JAX do.
+#[test]
+fn virtual_memory_and_arrays_are_charged() {
+    let world = world();
+    let said = world.run(
+        r#"
+start(1)
+begin = info()[0]
+held = lambda: (begin - info()[0]) // MIB
+prop = (c_uint * 16)(1, 0, 1, 1)
+address, handle, n = c_ulonglong(), c_ulonglong(), size(8 * MIB)
+check(cuda.cuMemAddressReserve(byref(address), n, size(0), c_ulonglong(0), c_ulonglong(0)))
+check(cuda.cuMemCreate(byref(handle), n, prop, c_ulonglong(0)))
+seen = [held()]
+check(cuda.cuMemMap(address, n, size(0), handle, c_ulonglong(0)))
+check(cuda.cuMemRelease(handle)); seen.append(held())
+over = cuda.cuMemCreate(byref(handle), size(64 * MIB), prop, c_ulonglong(0))
+check(cuda.cuMemUnmap(address, n)); seen.append(held())
+array = c_void_p()
+check(cuda.cuArrayCreate_v2(byref(array), (c_ulonglong * 3)(1 << 10, 1 << 10, 32 | 1 << 32))); seen.append(held() >= 4)
+check(cuda.cuArrayDestroy(array)); seen.append(held())
+say(seen=seen, over=over)
+"#,
+    );
+    assert_eq!(said, json!({"seen": [8, 8, 0, true, 0], "over": 2}));
+}
+
 #[test]
 fn processes_share_one_quota_and_a_killed_one_gives_back() {
     let world = world();

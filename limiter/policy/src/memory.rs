@@ -53,6 +53,15 @@ pub fn pitched(width: u64, height: u64, alignment: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
+/// What an array may take at most where the driver does not tell: rows padded to 512 bytes, the whole
+/// to the 64 KiB of a tile. A dimension of zero is an array of fewer dimensions, not of no bytes.
+pub fn array_bytes([width, height, depth]: [u64; 3], element: u64) -> u64 {
+    pitched(width.max(1).saturating_mul(element), height.max(1), 512)
+        .checked_mul(depth.max(1))
+        .and_then(|bytes| bytes.checked_next_multiple_of(64 << 10))
+        .unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +142,13 @@ mod tests {
         assert_eq!(pitched(0, 10, 512), 0);
         assert_eq!(pitched(u64::MAX, 1, 512), u64::MAX);
         assert_eq!(pitched(1 << 40, 1 << 40, 512), u64::MAX);
+        assert_eq!(array_bytes([1 << 20, 0, 0], 4), 4 << 20);
+        assert_eq!(
+            array_bytes([1000, 1000, 0], 4),
+            4096 * 1000_u64.next_multiple_of(16)
+        );
+        assert_eq!(array_bytes([1, 1, 10], 1), 64 << 10);
+        assert_eq!(array_bytes([u64::MAX, 2, 2], 16), u64::MAX);
         assert_eq!(narrow(5 * GIB), u32::MAX);
         assert_eq!(narrow(7), 7);
     }

@@ -4,7 +4,7 @@ use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CU
 use vgpu_policy::{Bypass, Decision, Deny};
 
 use crate::device::Place;
-use crate::live::Allocation;
+use crate::live::{Allocation, Live};
 use crate::log;
 use crate::session::{self, Session};
 
@@ -33,6 +33,17 @@ impl Reservation {
 
     /// Keeps the charge for as long as the allocation at this address lives.
     pub(super) fn keep_for(self, address: u64, pooled: bool) {
+        let session = self.session;
+        self.keep_in(&session.live, address, pooled);
+    }
+
+    /// Keeps the charge for as long as the array with this handle lives.
+    pub(super) fn keep_for_array(self, handle: u64) {
+        let session = self.session;
+        self.keep_in(&session.arrays, handle, false);
+    }
+
+    fn keep_in(self, live: &Live, address: u64, pooled: bool) {
         let allocation = Allocation {
             device: self.device,
             bytes: self.bytes,
@@ -41,7 +52,7 @@ impl Reservation {
         };
         let session = self.session;
         self.keep();
-        if let Some(stale) = session.live.insert(address, allocation) {
+        if let Some(stale) = live.insert(address, allocation) {
             session.ledger.refund(stale.device, stale.bytes);
         }
     }

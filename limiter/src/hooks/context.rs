@@ -13,7 +13,7 @@ use vgpu_policy::Decision;
 
 use super::charge::{Reservation, reserve, status};
 use crate::contexts::{Created, Primary};
-use crate::device::{self, Place};
+use crate::device;
 use crate::live::Allocation;
 use crate::real::cuda as real;
 use crate::session::{self, Session};
@@ -157,8 +157,10 @@ fn destroyed(session: &Session, ctx: CUcontext) {
 /// Refunds the memory that went with a context.
 fn refund_memory(session: &Session, gone: impl Fn(&Allocation) -> bool) {
     device::forget_contexts();
-    for allocation in session.live.take_all(gone) {
-        session.ledger.refund(allocation.device, allocation.bytes);
+    for books in [&session.live, &session.arrays] {
+        for allocation in books.take_all(&gone) {
+            session.ledger.refund(allocation.device, allocation.bytes);
+        }
     }
 }
 
@@ -251,15 +253,4 @@ pub fn primary_reset_v1(dev: CUdevice) -> CUresult {
 /// `cuDevicePrimaryCtxReset_v2`.
 pub fn primary_reset(dev: CUdevice) -> CUresult {
     primary_ends(dev, || real::cuDevicePrimaryCtxReset_v2(dev), |_| true)
-}
-
-impl Session {
-    /// Where a context of this device would be; `None`: the driver knows no such device.
-    fn ordinal_place(&self, ordinal: CUdevice) -> Option<Place> {
-        let known = self.knows(ordinal);
-        known.then(|| Place {
-            device: self.index_of(ordinal),
-            context: 0,
-        })
-    }
 }

@@ -7,11 +7,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod array;
 pub mod context;
 pub mod info;
 pub mod init;
 pub mod memory;
 pub mod nvml;
 pub mod proc_address;
+pub mod virtual_memory;
 
 mod charge;

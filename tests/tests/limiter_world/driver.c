@@ -62,6 +62,25 @@ R cuDevicePrimaryCtxRelease(int d) { return answer(); }
 R cuDevicePrimaryCtxRelease_v2(int d) { return answer(); }
 R cuDevicePrimaryCtxReset(int d) { return answer(); }
 R cuDevicePrimaryCtxReset_v2(int d) { return answer(); }
+/* Physical memory: handles are addresses; mapping and unmapping always succeed. The location follows two ints. */
+R cuMemCreate(P *h, size_t n, int *prop, unsigned long long f) { if (!prop) return 1; return alloc(h, n); }
+R cuMemRelease(P h) { return answer(); }
+R cuMemMap(P p, size_t n, size_t o, P h, unsigned long long f) { return answer(); }
+R cuMemUnmap(P p, size_t n) { return answer(); }
+R cuMemRetainAllocationHandle(P *h, void *p) { R s = answer(); if (!s) *h = (P)(size_t)p | 1; return s; }
+/* Arrays: without memory on request (flag 128); one like it needs what script_array says. */
+static size_t array_bytes;
+void script_array(size_t bytes) { array_bytes = bytes; }
+static R array(P *h) { return alloc(h, 1); }
+R cuArrayCreate(P *h, void *d) { return array(h); }
+R cuArrayCreate_v2(P *h, void *d) { return array(h); }
+R cuArray3DCreate(P *h, void *d) { return array(h); }
+R cuArray3DCreate_v2(P *h, unsigned *d) { if (d[8] & 128) { *h = 1; return 0; } return array(h); }
+R cuMipmappedArrayCreate(P *h, unsigned *d, unsigned n) { if (d[8] & 128) { *h = 1; return 0; } return array(h); }
+R cuArrayGetMemoryRequirements(size_t *n, void *a, int d) { *n = array_bytes; return 0; }
+R cuMipmappedArrayGetMemoryRequirements(size_t *n, void *a, int d) { *n = 2 * array_bytes; return 0; }
+R cuArrayDestroy(P a) { return a == 1 ? 0 : answer(); }
+R cuMipmappedArrayDestroy(P a) { return a == 1 ? 0 : answer(); }
 /* Eight integers and a sum of doubles: a pass row with arguments in registers and on the stack. */
 R cuArray3DGetDescriptor(void *a, void *b) { return (int)(size_t)a + (int)(size_t)b; }
 R cuLaunchKernel(void *f, unsigned a, unsigned b, unsigned c, unsigned d, unsigned e, unsigned g, unsigned h, void *s, void **p, void **x) {

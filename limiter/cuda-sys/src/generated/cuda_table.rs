@@ -5,13 +5,13 @@
 macro_rules! cuda_table {
     ($callback:ident) => {
         $callback! {
-            { 0 alloc cuArray3DCreate [] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY3D_DESCRIPTOR_v1>) -> CUresult }
-            { 1 alloc cuArray3DCreate_v2 [] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY3D_DESCRIPTOR>) -> CUresult }
+            { 0 alloc cuArray3DCreate [array::create_3d_v1] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY3D_DESCRIPTOR_v1>) -> CUresult }
+            { 1 alloc cuArray3DCreate_v2 [array::create_3d] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY3D_DESCRIPTOR>) -> CUresult }
             { 2 pass cuArray3DGetDescriptor [] (pArrayDescriptor: Out<CUDA_ARRAY3D_DESCRIPTOR_v1>, hArray: CUarray) -> CUresult }
             { 3 pass cuArray3DGetDescriptor_v2 [] (pArrayDescriptor: Out<CUDA_ARRAY3D_DESCRIPTOR>, hArray: CUarray) -> CUresult }
-            { 4 alloc cuArrayCreate [] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY_DESCRIPTOR_v1>) -> CUresult }
-            { 5 alloc cuArrayCreate_v2 [] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY_DESCRIPTOR>) -> CUresult }
-            { 6 free cuArrayDestroy [] (hArray: CUarray) -> CUresult }
+            { 4 alloc cuArrayCreate [array::create_v1] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY_DESCRIPTOR_v1>) -> CUresult }
+            { 5 alloc cuArrayCreate_v2 [array::create] (pHandle: Out<CUarray>, pAllocateArray: In<CUDA_ARRAY_DESCRIPTOR>) -> CUresult }
+            { 6 free cuArrayDestroy [array::destroy] (hArray: CUarray) -> CUresult }
             { 7 pass cuArrayGetDescriptor [] (pArrayDescriptor: Out<CUDA_ARRAY_DESCRIPTOR_v1>, hArray: CUarray) -> CUresult }
             { 8 pass cuArrayGetDescriptor_v2 [] (pArrayDescriptor: Out<CUDA_ARRAY_DESCRIPTOR>, hArray: CUarray) -> CUresult }
             { 9 pass cuArrayGetMemoryRequirements [] (memoryRequirements: Out<CUDA_ARRAY_MEMORY_REQUIREMENTS>, array: CUarray, device: CUdevice) -> CUresult }
@@ -349,7 +349,7 @@ macro_rules! cuda_table {
             { 341 alloc cuMemAlloc_v2 [memory::alloc] (dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult }
             { 342 launch cuMemBatchDecompressAsync [] (paramsArray: Out<CUmemDecompressParams>, count: usize, flags: c_uint, errorIndex: Out<usize>, stream: CUstream) -> CUresult }
             { 343 launch cuMemBatchDecompressAsync_ptsz [] (paramsArray: Out<CUmemDecompressParams>, count: usize, flags: c_uint, errorIndex: Out<usize>, stream: CUstream) -> CUresult }
-            { 344 alloc cuMemCreate [] (handle: Out<CUmemGenericAllocationHandle>, size: usize, prop: In<CUmemAllocationProp>, flags: c_ulonglong) -> CUresult }
+            { 344 alloc cuMemCreate [virtual_memory::create] (handle: Out<CUmemGenericAllocationHandle>, size: usize, prop: In<CUmemAllocationProp>, flags: c_ulonglong) -> CUresult }
             { 345 launch cuMemDiscardAndPrefetchBatchAsync [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, prefetchLocs: Out<CUmemLocation>, prefetchLocIdxs: Out<usize>, numPrefetchLocs: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
             { 346 launch cuMemDiscardAndPrefetchBatchAsync_ptsz [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, prefetchLocs: Out<CUmemLocation>, prefetchLocIdxs: Out<usize>, numPrefetchLocs: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
             { 347 launch cuMemDiscardBatchAsync [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
@@ -379,7 +379,7 @@ macro_rules! cuda_table {
             { 371 pass cuMemHostRegister_v2 [] (p: Out<c_void>, bytesize: usize, Flags: c_uint) -> CUresult }
             { 372 pass cuMemHostUnregister [] (p: Out<c_void>) -> CUresult }
             { 373 import cuMemImportFromShareableHandle [] (handle: Out<CUmemGenericAllocationHandle>, osHandle: Out<c_void>, shHandleType: CUmemAllocationHandleType) -> CUresult }
-            { 374 alloc cuMemMap [] (ptr: CUdeviceptr, size: usize, offset: usize, handle: CUmemGenericAllocationHandle, flags: c_ulonglong) -> CUresult }
+            { 374 alloc cuMemMap [virtual_memory::map] (ptr: CUdeviceptr, size: usize, offset: usize, handle: CUmemGenericAllocationHandle, flags: c_ulonglong) -> CUresult }
             { 375 alloc cuMemMapArrayAsync [] (mapInfoList: Out<CUarrayMapInfo>, count: c_uint, hStream: CUstream) -> CUresult }
             { 376 alloc cuMemMapArrayAsync_ptsz [] (mapInfoList: Out<CUarrayMapInfo>, count: c_uint, hStream: CUstream) -> CUresult }
             { 377 alloc cuMemPoolCreate [] (pool: Out<CUmemoryPool>, poolProps: In<CUmemPoolProps>) -> CUresult }
@@ -401,11 +401,11 @@ macro_rules! cuda_table {
             { 393 launch cuMemPrefetchBatchAsync_ptsz [] (dptrs: Out<CUdeviceptr>, sizes: Out<usize>, count: usize, prefetchLocs: Out<CUmemLocation>, prefetchLocIdxs: Out<usize>, numPrefetchLocs: usize, flags: c_ulonglong, hStream: CUstream) -> CUresult }
             { 394 pass cuMemRangeGetAttribute [] (data: Out<c_void>, dataSize: usize, attribute: CUmem_range_attribute, devPtr: CUdeviceptr, count: usize) -> CUresult }
             { 395 pass cuMemRangeGetAttributes [] (data: Out<*mut c_void>, dataSizes: Out<usize>, attributes: Out<CUmem_range_attribute>, numAttributes: usize, devPtr: CUdeviceptr, count: usize) -> CUresult }
-            { 396 free cuMemRelease [] (handle: CUmemGenericAllocationHandle) -> CUresult }
-            { 397 alloc cuMemRetainAllocationHandle [] (handle: Out<CUmemGenericAllocationHandle>, addr: Out<c_void>) -> CUresult }
+            { 396 free cuMemRelease [virtual_memory::release] (handle: CUmemGenericAllocationHandle) -> CUresult }
+            { 397 alloc cuMemRetainAllocationHandle [virtual_memory::retain] (handle: Out<CUmemGenericAllocationHandle>, addr: Out<c_void>) -> CUresult }
             { 398 pass cuMemSetAccess [] (ptr: CUdeviceptr, size: usize, desc: In<CUmemAccessDesc>, count: usize) -> CUresult }
             { 399 alloc cuMemSetMemPool [] (location: Out<CUmemLocation>, type_: CUmemAllocationType, pool: CUmemoryPool) -> CUresult }
-            { 400 free cuMemUnmap [] (ptr: CUdeviceptr, size: usize) -> CUresult }
+            { 400 free cuMemUnmap [virtual_memory::unmap] (ptr: CUdeviceptr, size: usize) -> CUresult }
             { 401 launch cuMemcpy [] (dst: CUdeviceptr, src: CUdeviceptr, ByteCount: usize) -> CUresult }
             { 402 launch cuMemcpy2D [] (pCopy: In<CUDA_MEMCPY2D_v1>) -> CUresult }
             { 403 launch cuMemcpy2DAsync [] (pCopy: In<CUDA_MEMCPY2D_v1>, hStream: CUstream) -> CUresult }
@@ -514,8 +514,8 @@ macro_rules! cuda_table {
             { 506 launch cuMemsetD8Async_ptsz [] (dstDevice: CUdeviceptr, uc: c_uchar, N: usize, hStream: CUstream) -> CUresult }
             { 507 launch cuMemsetD8_v2 [] (dstDevice: CUdeviceptr, uc: c_uchar, N: usize) -> CUresult }
             { 508 launch cuMemsetD8_v2_ptds [] (dstDevice: CUdeviceptr, uc: c_uchar, N: usize) -> CUresult }
-            { 509 alloc cuMipmappedArrayCreate [] (pHandle: Out<CUmipmappedArray>, pMipmappedArrayDesc: In<CUDA_ARRAY3D_DESCRIPTOR>, numMipmapLevels: c_uint) -> CUresult }
-            { 510 free cuMipmappedArrayDestroy [] (hMipmappedArray: CUmipmappedArray) -> CUresult }
+            { 509 alloc cuMipmappedArrayCreate [array::create_mipmapped] (pHandle: Out<CUmipmappedArray>, pMipmappedArrayDesc: In<CUDA_ARRAY3D_DESCRIPTOR>, numMipmapLevels: c_uint) -> CUresult }
+            { 510 free cuMipmappedArrayDestroy [array::destroy_mipmapped] (hMipmappedArray: CUmipmappedArray) -> CUresult }
             { 511 pass cuMipmappedArrayGetLevel [] (pLevelArray: Out<CUarray>, hMipmappedArray: CUmipmappedArray, level: c_uint) -> CUresult }
             { 512 pass cuMipmappedArrayGetMemoryRequirements [] (memoryRequirements: Out<CUDA_ARRAY_MEMORY_REQUIREMENTS>, mipmap: CUmipmappedArray, device: CUdevice) -> CUresult }
             { 513 pass cuMipmappedArrayGetSparseProperties [] (sparseProperties: Out<CUDA_ARRAY_SPARSE_PROPERTIES>, mipmap: CUmipmappedArray) -> CUresult }
