@@ -3,8 +3,8 @@
 //! Owns the phase of the process. It must never undo initialisation: a driver stays until the process ends.
 
 use core::ffi::{c_int, c_uint};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::*;
@@ -23,10 +23,25 @@ const FORKED: u8 = 3;
 
 static PHASE: AtomicU8 = AtomicU8::new(BEFORE);
 static STARTING: Mutex<()> = Mutex::new(());
+/// Holds 1 in the process that initialised, 0 in its forked children.
+static MARK: OnceLock<&'static AtomicU64> = OnceLock::new();
+
+fn phase() -> u8 {
+    let phase = PHASE.load(Ordering::Acquire);
+    let ours = || {
+        MARK.get()
+            .is_none_or(|mark| mark.load(Ordering::Relaxed) == 1)
+    };
+    if phase == READY && !ours() {
+        FORKED
+    } else {
+        phase
+    }
+}
 
 /// Whether calls that need `cuInit` may run.
 pub(crate) fn check() -> Cu {
-    match PHASE.load(Ordering::Acquire) {
+    match phase() {
         READY => Ok(()),
         EXITING => fail(CUDA_ERROR_DEINITIALIZED),
         _ => fail(CUDA_ERROR_NOT_INITIALIZED),
@@ -37,19 +52,13 @@ extern "C" fn exiting() {
     PHASE.store(EXITING, Ordering::Release);
 }
 
-extern "C" fn forked() {
-    if PHASE.load(Ordering::Acquire) == READY {
-        PHASE.store(FORKED, Ordering::Release);
-    }
-}
-
 /// `cuInit`. Without a GPU of its own the process gets `CUDA_ERROR_NO_DEVICE`, each time it asks.
 pub(crate) fn init(flags: c_uint) -> Cu {
     ensure(flags == 0)?;
     let _starting = STARTING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    match PHASE.load(Ordering::Acquire) {
+    match phase() {
         READY => return Ok(()),
         EXITING => return fail(CUDA_ERROR_DEINITIALIZED),
         FORKED => return fail(CUDA_ERROR_NOT_INITIALIZED),
@@ -69,7 +78,10 @@ pub(crate) fn init(flags: c_uint) -> Cu {
         state.devices.push(Device::new(gpu, primary));
     }
     if state::install(node, state) {
-        raw::on_exit_and_fork(exiting, forked);
+        raw::on_exit(exiting);
+        if let Some(mark) = raw::mark_process() {
+            MARK.get_or_init(|| mark);
+        }
     }
     PHASE.store(READY, Ordering::Release);
     Ok(())
@@ -83,7 +95,7 @@ pub(crate) fn driver_version(out: Out<c_int>) -> Cu {
 
 /// The driver's CUDA version; the headers' own where no node is found.
 pub(crate) fn version() -> u32 {
-    static VERSION: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    static VERSION: OnceLock<u32> = OnceLock::new();
     if check().is_ok() {
         return state::node().cuda_version();
     }

@@ -15,6 +15,7 @@
 
 use core::ffi::{CStr, c_char, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vgpu_cuda_sys::{In, Out};
 
@@ -225,8 +226,11 @@ fn advise(at: u64, len: u64, advice: i32) {
 
 /// An anonymous file of `len` bytes.
 pub(crate) fn memory_file(len: u64) -> Option<OwnedFd> {
+    let name = c"sim-gpu-memory";
+    // The bare system call: glibc has a function for it since 2.27 only, and this library runs in older images.
     // SAFETY: the name is a C string; the flag closes the file on exec.
-    let fd = unsafe { libc::memfd_create(c"sim-gpu-memory".as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = i32::try_from(fd).ok()?;
     if fd < 0 {
         return None;
     }
@@ -279,10 +283,22 @@ pub(crate) fn zeroed<T: Copy>() -> T {
     unsafe { core::mem::zeroed() }
 }
 
-/// Registers `at_exit` to run when the process exits and `in_child` in forked children.
-pub(crate) fn on_exit_and_fork(at_exit: extern "C" fn(), in_child: extern "C" fn()) {
+/// A word that holds 1 in this process and 0 in its forked children; `None` where the kernel cannot do that.
+pub(crate) fn mark_process() -> Option<&'static AtomicU64> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let page = map(0, 4096, Protection::ReadWrite, flags, -1, 0)?;
+    // SAFETY: advice about the mapping just made.
+    let advised = unsafe { libc::madvise(page as *mut c_void, 4096, libc::MADV_WIPEONFORK) };
+    if advised != 0 {
+        return None;
+    }
+    let mark: &'static AtomicU64 = shared(page);
+    mark.store(1, Ordering::Release);
+    Some(mark)
+}
+
+/// Has `at_exit` run when the process exits.
+pub(crate) fn on_exit(at_exit: extern "C" fn()) {
     // SAFETY: `at_exit` is a function of this library, which is never unloaded once initialised.
     let _refused = unsafe { libc::atexit(at_exit) };
-    // SAFETY: `in_child` only stores a flag, which is allowed between fork and exec.
-    let _refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
 }
