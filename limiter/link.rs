@@ -17,6 +17,8 @@ fn link(soname: &str, driver: &str) {
         "-Wl,--enable-new-dtags".to_owned(),
         // Our own references to our exports stay ours, whoever was loaded first.
         "-Wl,-Bsymbolic".to_owned(),
+        // Whoever closes and opens us again finds the same session, not a second account.
+        "-Wl,-z,nodelete".to_owned(),
         format!("-Wl,-rpath,{RUNPATH}"),
         "-Wl,--no-as-needed".to_owned(),
         format!("-L{}", out.display()),

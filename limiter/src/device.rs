@@ -123,7 +123,14 @@ impl Session {
         }
         let mut context: CUcontext = std::ptr::null_mut();
         if real::cuStreamGetCtx(stream, Out::of(&mut context)) != CUDA_SUCCESS {
-            return self.place();
+            // A green context's stream has no plain context, but a device all the same.
+            let mut device: CUdevice = -1;
+            let known = real::cuStreamGetDevice(stream, Out::of(&mut device)) == CUDA_SUCCESS;
+            return if known {
+                self.ordinal_place(device)
+            } else {
+                self.place()
+            };
         }
         self.place_of(context, || device_of(context))
     }

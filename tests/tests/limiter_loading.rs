@@ -105,6 +105,27 @@ fn an_emptied_environment_changes_nothing_about_the_quota() {
 }
 
 #[test]
+fn closing_and_opening_again_finds_the_same_account() {
+    let world = World::scripted();
+    let said = world.run(
+        r#"
+import _ctypes
+start()
+status, address = alloc(MIB)
+before = info()
+handle = cuda.handle._handle
+for _ in range(3): _ctypes.dlclose(handle)
+cuda.handle = ctypes.CDLL("libcuda.so.1")
+say(status=status, same=info() == before, freed=free(address), after=info()[0] - before[0])
+"#,
+    );
+    assert_eq!(
+        said,
+        json!({"status": 0, "same": true, "freed": 0, "after": 1 << 20})
+    );
+}
+
+#[test]
 fn nothing_happens_before_the_first_call() {
     let world = World::scripted();
     let said = world.run(
