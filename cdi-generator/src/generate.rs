@@ -139,6 +139,7 @@ pub fn generate(
     let places = Places::from(&config.paths);
     let gpus: Vec<&Gpu> = offered(inventory, config).collect();
     check_offered(inventory, &gpus, config)?;
+    let container_edits = vendor.common_edits(inventory, &places, &settings.capabilities)?;
     let mut devices = Vec::new();
     let mut everything = ContainerEdits::default();
     for gpu in gpus {
@@ -167,7 +168,7 @@ pub fn generate(
     let mut spec = Spec {
         kind: paths::CDI_KIND.to_owned(),
         devices,
-        container_edits: vendor.common_edits(inventory, &places, &settings.capabilities)?,
+        container_edits,
         ..Spec::default()
     };
     spec.cdi_version = Version::needed(&spec).0.to_string();

@@ -163,9 +163,15 @@ pub fn read(path: &Path) -> Result<Spec, ReadError> {
 
 /// Reads a spec from `text`; the error is one line.
 fn parse(text: &str, format: Format) -> Result<Spec, String> {
+    // The YAML parser adds a drawing of the place below its first line, and advice for programmers behind it.
     let one_line = |message: String| {
         let first = message.lines().map(str::trim).find(|line| !line.is_empty());
-        first.unwrap_or_default().to_owned()
+        let first = first.unwrap_or_default().trim_start_matches("error: ");
+        first
+            .split(", set DuplicateKeyPolicy")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     };
     match format {
         Format::Json => serde_json::from_str(text).map_err(|error| one_line(error.to_string())),

@@ -97,10 +97,11 @@ impl Report {
             .collect();
         if self.valid {
             let version = self.cdi_version.as_deref().unwrap_or_default();
-            let devices = self.devices;
-            text.push_str(&format!(
-                "{file}: valid, CDI {version}, {devices} devices\n"
-            ));
+            let devices = match self.devices {
+                1 => "1 device".to_owned(),
+                count => format!("{count} devices"),
+            };
+            text.push_str(&format!("{file}: valid, CDI {version}, {devices}\n"));
         }
         text
     }
