@@ -10,7 +10,7 @@ VENV=${VGPU_VENV:-$PWD/target/tools/venv}
 export VGPU_VENV=$VENV VGPU_DIST=${VGPU_DIST:-$PWD/target/dist}
 export CARGO_TERM_PROGRESS_WHEN=never
 
-STAGES=(setup scripts format dist lints codegen artifacts dependencies unit suites containers)
+STAGES=(setup scripts format dist lints codegen artifacts dependencies unit suites oracle containers)
 SUMMARY=() FAILED=0
 
 # Container tests have their own stage: they share one engine and are worth seeing apart.
@@ -46,6 +46,8 @@ stage_suites() {
   [ ${#options[@]} -gt 0 ] || { echo "no suites"; return; }
   cargo test --workspace --locked --no-fail-fast "${options[@]}"
 }
+# Outside the workspace: its lock file and its build are its own.
+stage_oracle() { cargo test -q --locked --manifest-path tests/cdi-oracle/Cargo.toml --target-dir target/cdi-oracle; }
 stage_containers() {
   [ "$(id -u)" = 0 ] || { skip "container tests need root"; return; }
   unshare --mount --pid --fork true 2>/dev/null || { skip "container tests need namespaces (unshare is refused here)"; return; }

@@ -117,6 +117,22 @@ impl LibraryDirectories {
         })
     }
 
+    /// The library that a program gets for `file_name`, `libnvidia-ml.so.1`: the link says which of several versions is
+    /// in use.
+    #[must_use]
+    pub fn linked(&self, file_name: &str) -> Option<Library> {
+        let (name, _) = file_name.split_once(".so")?;
+        let path = self
+            .directories
+            .iter()
+            .find_map(|(_, files)| files.get(file_name))?;
+        let places = self.places(path, &format!("{name}.so."));
+        Some(Library {
+            path: path.clone(),
+            places,
+        })
+    }
+
     /// Every path in the searched directories that leads to `path`; a bare `.so` is for compilers and left out.
     fn places(&self, path: &Path, prefix: &str) -> Vec<PathBuf> {
         let mut places = Vec::new();
@@ -297,6 +313,22 @@ mod tests {
             directories.find("libcuda", None).unwrap().version(),
             Some("580.1")
         );
+    }
+
+    #[test]
+    fn the_link_says_which_version_is_in_use() {
+        let (folder, root) = tree();
+        fs::write(folder.path().join("usr/lib64/libcuda.so.590.1"), "").unwrap();
+        let directories = LibraryDirectories::scan(&root, |_| true);
+        assert_eq!(
+            directories.find("libcuda", None).unwrap().version(),
+            Some("590.1")
+        );
+        assert_eq!(
+            directories.linked("libcuda.so.1").unwrap().version(),
+            Some("580.1")
+        );
+        assert_eq!(directories.linked("libgone.so.1"), None);
     }
 
     #[test]

@@ -66,7 +66,8 @@ pub(super) fn inventory(root: &Root) -> Result<Inventory, VendorError> {
 
 /// The NVML of the driver root, or what is missing.
 fn find_library(root: &Root, directories: &LibraryDirectories) -> Result<Library, VendorError> {
-    if let Some(library) = directories.find("libnvidia-ml", None) {
+    let in_use = directories.linked("libnvidia-ml.so.1");
+    if let Some(library) = in_use.or_else(|| directories.find("libnvidia-ml", None)) {
         return Ok(library);
     }
     let shown = root.path().display().to_string();
