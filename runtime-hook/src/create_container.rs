@@ -213,13 +213,13 @@ fn cover(
     let mut seen = BTreeSet::new();
     let mut covered = 0_usize;
     for folder in folders {
-        let Some(listing) = rootfs.list(folder)? else {
+        let Some(node) = rootfs.lookup(folder)? else {
             continue;
         };
-        if !seen.insert(listing.identity) {
+        if !seen.insert(node.identity()) {
             continue;
         }
-        for name in &listing.names {
+        for name in &node.list(folder, |name| Library::of(name).is_some())? {
             let Some(library) = Library::of(name) else {
                 continue;
             };

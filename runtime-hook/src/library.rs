@@ -181,10 +181,8 @@ impl Folders {
     /// `/usr/local/cuda*/compat`: forward-compatibility packages carry a whole libcuda.
     fn compat(&mut self, rootfs: &Rootfs) -> Result<(), LibraryError> {
         let base = Path::new("/usr/local");
-        for name in rootfs.list(base)?.map(|l| l.names).unwrap_or_default() {
-            if name.as_bytes().starts_with(b"cuda") {
-                self.add(&base.join(name).join("compat"))?;
-            }
+        for name in rootfs.list(base, |name| name.as_bytes().starts_with(b"cuda"))? {
+            self.add(&base.join(name).join("compat"))?;
         }
         Ok(())
     }
@@ -273,11 +271,10 @@ fn glob(rootfs: &Rootfs, from: &Path, pattern: &str) -> Result<Vec<PathBuf>, Roo
     if !name.as_bytes().iter().any(|c| b"*?[".contains(c)) {
         return Ok(vec![pattern]);
     }
-    let names = rootfs.list(folder)?.map(|l| l.names).unwrap_or_default();
     // A class of characters is taken for any character: more files are read then, never fewer.
     let simple = simplify(name.as_bytes());
-    let matching = names.into_iter().filter(|n| matches(&simple, n.as_bytes()));
-    Ok(matching.map(|n| folder.join(n)).collect())
+    let names = rootfs.list(folder, |name| matches(&simple, name.as_bytes()))?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
 fn simplify(pattern: &[u8]) -> Vec<u8> {

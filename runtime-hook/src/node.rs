@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(rows(&dir.path().join("absent")).unwrap(), []);
         store.prepare().unwrap();
         let lock = store.lock().unwrap();
-        let mut grant = grant("0123", &[("a", device(30, 25)), ("b", device(20, 25))]);
+        let mut grant = grant(
+            "0123",
+            &[("a", device(30 << 20, 25)), ("b", device(20 << 20, 25))],
+        );
         grant.labels.pod_name = Some("p".into());
         let region = lock.make_container(&grant.key).unwrap();
         vgpu_region::create(&region, &grant.limits(&vgpu_region::Limits::default())).unwrap();
@@ -160,7 +163,8 @@ mod tests {
             prepared: false,
         };
         lock.save(&grant, &plan).unwrap();
-        let rows = rows(dir.path()).unwrap();
+        let rows_now = || rows(dir.path()).unwrap();
+        let rows = rows_now();
         assert_eq!(rows.len(), 1);
         assert_eq!(
             (rows[0].gpu_uuid.as_str(), rows[0].state),
@@ -169,8 +173,16 @@ mod tests {
         assert_eq!(rows[0].devices, ["a", "b"]);
         assert_eq!(
             (rows[0].vram_limit_bytes, rows[0].vram_used_bytes),
-            (50, Some(0))
+            (50 << 20, Some(0))
         );
         assert_eq!(rows[0].pod.as_deref(), Some("default/p"));
+        assert_eq!(rows[0].pids, [0; 0]);
+        let ledger = vgpu_region::Ledger::attach(&region).unwrap();
+        ledger.charge(0, 4096).unwrap();
+        let rows = rows_now();
+        assert_eq!(
+            (rows[0].vram_used_bytes, &rows[0].pids[..]),
+            (Some(4096), &[std::process::id()][..])
+        );
     }
 }

@@ -18,6 +18,9 @@ use crate::grant::Grant;
 use crate::mounts;
 use crate::namespace::{self, NamespaceError};
 
+/// What `SELinux` lets a container use. Which container is a matter of who has it mounted.
+const LABEL: &str = "system_u:object_r:container_file_t:s0";
+
 /// What goes wrong with a region.
 #[derive(Debug, Error)]
 pub enum HostRegionError {
@@ -113,6 +116,12 @@ fn is_mounted(path: &Path) -> Result<bool, HostRegionError> {
     both.map(|(own, parent)| own != parent).map_err(fail)
 }
 
+fn tmpfs(path: &Path, options: &str) -> Result<(), Errno> {
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("vgpu-region", path, "tmpfs", flags, &*options)
+}
+
 fn mount(path: &Path) -> Result<(), HostRegionError> {
     let fail = |action, source| HostRegionError::Mount {
         action,
@@ -121,11 +130,14 @@ fn mount(path: &Path) -> Result<(), HostRegionError> {
     };
     // Whole pages for the three files, one more for the root folder's own bookkeeping; four inodes.
     let size = REGION_BYTES.saturating_add(4096);
-    let options = format!("size={size},nr_inodes=4,mode=0711");
-    let options = std::ffi::CString::new(options).unwrap_or_default();
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("vgpu-region", path, "tmpfs", flags, &*options)
-        .map_err(|e| fail("mount a tmpfs on", e))?;
+    let plain = format!("size={size},nr_inodes=4,mode=0711");
+    let labelled = format!("{plain},context=\"{LABEL}\"");
+    let mounted = if Path::new("/sys/fs/selinux/enforce").exists() {
+        tmpfs(path, &labelled).or_else(|_| tmpfs(path, &plain))
+    } else {
+        tmpfs(path, &plain)
+    };
+    mounted.map_err(|e| fail("mount a tmpfs on", e))?;
     rustix::mount::mount_change(path, MountPropagationFlags::PRIVATE)
         .map_err(|e| fail("make private the mount of", e))
 }

@@ -102,6 +102,40 @@ impl Node {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
+    /// The names in it that `keep` wants, in no order; none where it is no folder. `path` serves messages only.
+    ///
+    /// # Errors
+    /// [`RootfsError::Path`], [`RootfsError::TooLarge`].
+    pub fn list(
+        &self,
+        path: &Path,
+        keep: impl Fn(&OsStr) -> bool,
+    ) -> Result<Vec<OsString>, RootfsError> {
+        if self.kind() != FileType::Directory {
+            return Ok(Vec::new());
+        }
+        let fail = |e| failed("list", path, e);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;
+        let mut names = Vec::new();
+        for (count, entry) in Dir::new(fd).map_err(fail)?.enumerate() {
+            let entry = entry.map_err(fail)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." && keep(name) {
+                names.push(name.to_owned());
+            }
+            if count > LIST_LIMIT {
+                let limit = u64::try_from(LIST_LIMIT).unwrap_or(u64::MAX);
+                return Err(RootfsError::TooLarge {
+                    path: path.to_owned(),
+                    limit,
+                    unit: "entries",
+                });
+            }
+        }
+        Ok(names)
+    }
+
     /// Device and inode: equal for two names of one file.
     #[must_use]
     pub const fn identity(&self) -> (u64, u64) {
@@ -201,42 +235,19 @@ impl Rootfs {
         text.map(Some).ok_or_else(too_large)
     }
 
-    /// The names in a folder, with the folder's identity; nothing there is `None`, as is anything but a folder.
+    /// The names in a folder that `keep` wants; none where there is no folder.
     ///
     /// # Errors
     /// [`RootfsError::Path`], [`RootfsError::TooLarge`].
-    pub fn list(&self, path: &Path) -> Result<Option<Listing>, RootfsError> {
-        let Some(node) = self.lookup(path)? else {
-            return Ok(None);
-        };
-        if node.kind() != FileType::Directory {
-            return Ok(None);
+    pub fn list(
+        &self,
+        path: &Path,
+        keep: impl Fn(&OsStr) -> bool,
+    ) -> Result<Vec<OsString>, RootfsError> {
+        match self.lookup(path)? {
+            Some(node) => node.list(path, keep),
+            None => Ok(Vec::new()),
         }
-        let fail = |e| failed("list", path, e);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&node.fd, ".", flags, Mode::empty()).map_err(fail)?;
-        let mut names = Vec::new();
-        for entry in Dir::new(fd)
-            .map_err(fail)?
-            .take(LIST_LIMIT.saturating_add(3))
-        {
-            let name = OsStr::from_bytes(entry.map_err(fail)?.file_name().to_bytes()).to_owned();
-            if name != "." && name != ".." {
-                names.push(name);
-            }
-        }
-        if names.len() > LIST_LIMIT {
-            let limit = u64::try_from(LIST_LIMIT).unwrap_or(u64::MAX);
-            return Err(RootfsError::TooLarge {
-                path: path.to_owned(),
-                limit,
-                unit: "entries",
-            });
-        }
-        Ok(Some(Listing {
-            identity: node.identity(),
-            names,
-        }))
     }
 
     /// An existing folder on the root's own mount, to create things in; nothing there is `None`.
@@ -307,15 +318,6 @@ impl Drop for Writable<'_> {
             mounts::seal(self.rootfs.root.as_fd()).ok();
         }
     }
-}
-
-/// The names in a folder.
-#[derive(Debug)]
-pub struct Listing {
-    /// Device and inode of the folder, to know it again by another name.
-    pub identity: (u64, u64),
-    /// Names, in no order.
-    pub names: Vec<OsString>,
 }
 
 /// Reads a descriptor that was opened with `O_PATH`, through this process's own descriptor table.

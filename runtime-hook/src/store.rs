@@ -261,6 +261,14 @@ impl Store {
         }
     }
 
+    /// The grant of one container; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is there and cannot be read.
+    pub fn grant(&self, key: &str) -> Result<Option<Grant>, StoreError> {
+        read_record(&self.grant_file(key))
+    }
+
     /// The plan of one container; `None` when there is none.
     ///
     /// # Errors

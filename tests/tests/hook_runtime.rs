@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn a_release_that_comes_late_spares_the_container_that_runs_again() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let container = world.container(|_| ());
+        let args = world.args("gpu0-half", GPU0, 50 * GIB);
+        container.start(std::slice::from_ref(&args)).unwrap();
+        assert_eq!(container.hook(Stage::Poststop, &args).code, 0);
+        assert_eq!((world.grants().len(), world.mounts().len()), (1, 1));
+    }
+
+    #[test]
     fn the_same_container_starts_again_as_a_new_process() {
         if skip() {
             return;
