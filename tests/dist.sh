@@ -27,15 +27,15 @@ step() { local t0=$SECONDS what=$1; shift; "$@" || die "$what failed"; [ $((SECO
 
 # The limiter by itself: built together with the command it would be given the command's features (a config parser).
 step "limiter" zigbuild --release -p vgpu-libcuda -p vgpu-libnvidia-ml
-step "command and simulated driver" zigbuild --release -p vgpu-cli -p sim-gpu -p sim-libcuda -p sim-libnvidia-ml
+step "command and simulated driver" zigbuild --profile tools -p vgpu-cli -p sim-gpu -p sim-libcuda -p sim-libnvidia-ml
 step "hook" env RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --locked --profile hook --target "$TARGET" -p vgpu-hook
 
 # put FILE PLACE: replaced by rename, so that whoever runs or maps the old file keeps it.
 put() { mkdir -p "${2%/*}"; cp "$1" "$2.new"; chmod 755 "$2.new"; mv "$2.new" "$2"; }
-put "$OUT/release/vgpu" "$DIST/bin/vgpu"
+put "$OUT/tools/vgpu" "$DIST/bin/vgpu"
 put "$OUT/hook/vgpu-hook" "$DIST/bin/vgpu-hook"
 put "$OUT/release/libcuda.so" "$DIST/lib/vgpu/libcuda.so.1"
 put "$OUT/release/libnvidia_ml.so" "$DIST/lib/vgpu/libnvidia-ml.so.1"
-put "$OUT/release/sim-gpu" "$DIST/sim/bin/sim-gpu"
-put "$OUT/release/libsim_cuda.so" "$DIST/sim/lib/libsim_cuda.so"
-put "$OUT/release/libsim_nvidia_ml.so" "$DIST/sim/lib/libsim_nvidia_ml.so"
+put "$OUT/tools/sim-gpu" "$DIST/sim/bin/sim-gpu"
+put "$OUT/tools/libsim_cuda.so" "$DIST/sim/lib/libsim_cuda.so"
+put "$OUT/tools/libsim_nvidia_ml.so" "$DIST/sim/lib/libsim_nvidia_ml.so"
