@@ -108,6 +108,17 @@ macro_rules! export {
             )
         }
     };
+    // One body for many signatures: it looks at no argument.
+    ($api:ident $slots:ident $resolve:ident, $slot:literal $name:ident [nvml::refuse::$body:ident]
+        ($($argument:ident : $type:ty),*) -> $result:ty) => {
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($argument: $type),*) -> $result {
+            $crate::boundary::$api(
+                $crate::hooks::nvml::refuse::$body,
+                || $crate::real::$api::$name($($argument),*),
+            )
+        }
+    };
     ($api:ident $slots:ident $resolve:ident, $slot:literal $name:ident [$($body:tt)+]
         ($($argument:ident : $type:ty),*) -> $result:ty) => {
         #[unsafe(no_mangle)]

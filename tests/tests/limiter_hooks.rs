@@ -364,13 +364,14 @@ for call in (lambda: cuda.cuMemGetInfo_v2(byref(pitch64), byref(c_size_t())), la
              lambda: cuda.cuDeviceTotalMem_v2(byref(pitch64), 0), lambda: cuda.cuDeviceTotalMem(byref(total32), 0), lambda: cuda.cuInit(0)):
     driver.script_fail(4)
     errors.append(call())
-say(shown=shown, narrow=narrow, nulls=nulls, errors=errors, other=[alloc(2**63)[0], alloc(2**64 - 1)[0]], end=used())
+full = alloc(info()[0])[0], cuda.cuMemAlloc_v2(None, size(1 << 50)), cuda.cuArrayCreate_v2(None, None)
+say(full=full, shown=shown, narrow=narrow, nulls=nulls, errors=errors, other=[alloc(2**63)[0], alloc(2**64 - 1)[0]], end=used())
 "#,
     );
     let free = QUOTA - FOOTPRINT;
     let expected = json!({
         "shown": [QUOTA, QUOTA, free, QUOTA], "narrow": [free, QUOTA], "nulls": [1, 1, 1, 1],
-        "errors": [4, 4, 4, 4, 4], "other": [2, 2], "end": FOOTPRINT,
+        "errors": [4, 4, 4, 4, 4], "other": [2, 2], "end": QUOTA, "full": [0, 1, 1],
     });
     assert_eq!(said, expected);
 }

@@ -109,7 +109,7 @@ fn charged<T>(
     destroy: fn(*mut T) -> CUresult,
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
-    let reservation = match reserve(needed(shape, levels), Session::place) {
+    let reservation = match reserve(needed(shape, levels), result, Session::place) {
         Decision::Allow(reservation) => Some(reservation),
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => None,

@@ -1,5 +1,6 @@
 //! Charge first, call, and keep or refund: the one way in which hooks take memory.
 
+use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUresult};
 use vgpu_policy::{Bypass, Decision, Deny};
 
@@ -76,15 +77,20 @@ impl Drop for Reservation {
     }
 }
 
-/// Charges `bytes` where `place` says.
-pub(super) fn reserve(
+/// Charges `bytes` where `place` says. Where there is no room for the result, the driver is the one to
+/// refuse, whatever the quota.
+pub(super) fn reserve<T>(
     bytes: u64,
+    result: Out<T>,
     place: impl FnOnce(&'static Session) -> Option<Place>,
 ) -> Decision<Reservation> {
     let session = match session::current() {
         Ok(session) => session,
         Err(deny) => return Decision::Deny(deny),
     };
+    if result.is_null() {
+        return Decision::Bypass(Bypass::NoResult);
+    }
     let Some(Place { device, context }) = place(session) else {
         return Decision::Bypass(Bypass::NoDevice);
     };

@@ -19,19 +19,19 @@ use crate::real::cuda as real;
 use crate::session::{self, Session};
 
 /// Charges what the limits page says that a context of this device takes.
-fn reserve_footprint(ordinal: CUdevice) -> Decision<Reservation> {
+fn reserve_footprint(ordinal: CUdevice, result: Out<CUcontext>) -> Decision<Reservation> {
     let footprint = session::current()
         .ok()
         .and_then(|session| Some(session.ledger.limits().granted(session.index_of(ordinal)?)))
         .map_or(0, |granted| granted.context_footprint);
-    reserve(footprint, |session| {
+    reserve(footprint, result, |session| {
         // A device that the driver does not know is for the driver to refuse.
         session.ordinal_place(ordinal)
     })
 }
 
 fn create(ordinal: CUdevice, result: Out<CUcontext>, call: impl FnOnce() -> CUresult) -> CUresult {
-    let reservation = match reserve_footprint(ordinal) {
+    let reservation = match reserve_footprint(ordinal, result) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return call(),
@@ -172,13 +172,13 @@ pub fn primary_retain(pctx: Out<CUcontext>, dev: CUdevice) -> CUresult {
     };
     let index = session.index_of(dev);
     let Some(mut primary) = index.and_then(|index| session.contexts.primary(index)) else {
-        return match reserve_footprint(dev) {
+        return match reserve_footprint(dev, pctx) {
             Decision::Deny(deny) => status(deny),
             Decision::Allow(_) | Decision::Bypass(_) => real::cuDevicePrimaryCtxRetain(pctx, dev),
         };
     };
     let first = if primary.retains == 0 && primary.bytes == 0 {
-        match reserve_footprint(dev) {
+        match reserve_footprint(dev, pctx) {
             Decision::Allow(reservation) => Some(reservation),
             Decision::Deny(deny) => return status(deny),
             Decision::Bypass(_) => None,

@@ -33,7 +33,7 @@ fn charged<T: Copy + Into<u64>>(
     pooled: bool,
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
-    let reservation = match reserve(bytes as u64, place) {
+    let reservation = match reserve(bytes as u64, result, place) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return uncharged(result, call()),
@@ -144,7 +144,9 @@ fn charged_pitch<T: Copy + Into<u64>, S: Copy>(
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
     let least = pitched(width, height, PITCH_ALIGNMENT);
-    let reservation = match reserve(least, |session| CURRENT(session, std::ptr::null_mut())) {
+    let reservation = match reserve(least, result, |session| {
+        CURRENT(session, std::ptr::null_mut())
+    }) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return uncharged(result, call()),

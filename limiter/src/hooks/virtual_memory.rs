@@ -29,7 +29,9 @@ pub fn create(
         return call();
     };
     let ordinal = driver::location_id(location);
-    let reservation = match reserve(size as u64, |session| session.ordinal_place(ordinal)) {
+    let reservation = match reserve(size as u64, handle, |session| {
+        session.ordinal_place(ordinal)
+    }) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return uncharged(handle, call()),
