@@ -265,7 +265,7 @@ mod tests {
             }
             seen += 1;
         }
-        assert!(seen >= 8, "only {seen} fixtures in {}", fixtures.display());
+        assert!(seen >= 14, "only {seen} fixtures in {}", fixtures.display());
         let mut hook = Command::new(built::file("bin/vgpu-hook"));
         hook.args(&args.to_args(Stage::CreateRuntime)[1..]);
         let long = vec![b' '; 2 << 20];
@@ -275,6 +275,30 @@ mod tests {
             "the OCI state is longer than 1048576 bytes"
         );
         assert!(world.grants().is_empty() && world.mounts().is_empty());
+    }
+
+    /// What the specification's own types write is understood, up to the bundle that is not there.
+    #[test]
+    fn a_state_of_the_specification_is_understood() {
+        use oci_spec::runtime::{ContainerState, StateBuilder};
+        let world = World::new();
+        let state = StateBuilder::default()
+            .version("1.2.1")
+            .id("c0ffee")
+            .status(ContainerState::Created)
+            .pid(4242)
+            .bundle("/nonexistent/bundle")
+            .build()
+            .unwrap();
+        let args = world.args("gpu0-quarter", GPU0, GIB);
+        let mut hook = Command::new(built::file("bin/vgpu-hook"));
+        hook.args(&args.to_args(Stage::CreateContainer)[1..]);
+        let outcome = with_input(&mut hook, &serde_json::to_vec(&state).unwrap());
+        let line = one_line(&outcome.stderr);
+        assert!(
+            line.starts_with("container c0ffee has no grant for gpu0-quarter"),
+            "{line}"
+        );
     }
 
     #[test]
