@@ -1,4 +1,4 @@
-//! The names of every environment variable that vgpu reads or sets, and the one way to read them.
+//! The names of every environment variable that vgpu reads or sets.
 //!
 //! None of them carries enforcement state: a tenant can set its own environment, so limits never come from here.
 
@@ -41,25 +41,3 @@ pub const GPU: &str = "VGPU_GPU";
 /// Set by our CDI specs for the hook itself: a hook entry without `env` would inherit the container's environment
 /// on older runtimes.
 pub const HOOK: &str = "VGPU_HOOK";
-
-/// Where environment variables come from; a map in tests, so that no test changes the process.
-pub trait Source {
-    /// The value of `name`; nothing where it is unset or not text.
-    fn get(&self, name: &str) -> Option<String>;
-}
-
-/// The environment of this process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Process;
-
-impl Source for Process {
-    fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
-    }
-}
-
-impl Source for std::collections::BTreeMap<String, String> {
-    fn get(&self, name: &str) -> Option<String> {
-        std::collections::BTreeMap::get(self, name).cloned()
-    }
-}

@@ -11,7 +11,7 @@
 //! | [`name`] | CDI qualified names |
 //! | [`hook_args`] | the frozen command line between CDI spec and OCI hook |
 //! | `config` | `/etc/vgpu/config.toml` (feature `config`) |
-//! | [`env`], [`paths`], [`exit`] | names of environment variables, places, exit codes |
+//! | [`mod@env`], [`paths`], [`exit`] | names of environment variables, places, exit codes |
 
 #![forbid(unsafe_code)]
 

@@ -365,6 +365,11 @@ mod tests {
         let says = |command: &mut Command, code: i32, parts: &[&str]| {
             let outcome = Outcome::of(command);
             assert_eq!(outcome.code, code, "{}", outcome.stderr);
+            assert!(
+                outcome.stderr.matches("os error").count() < 2,
+                "said twice: {}",
+                outcome.stderr
+            );
             assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
             for part in parts {
                 assert!(

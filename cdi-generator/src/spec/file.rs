@@ -103,20 +103,20 @@ pub enum ReadError {
 #[derive(Debug, Error)]
 pub enum WriteError {
     /// The directory does not exist and cannot be made.
-    #[error("cannot create the spec directory {}: {source}; create it, or name another with --output", path.display())]
+    #[error("cannot create the spec directory {}: {cause}; create it, or name another with --output", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
         /// Why not; part of the message.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file cannot be written; nothing was left behind.
-    #[error("cannot write {}: {source}; write to a directory that you may write, or to - with --output", path.display())]
+    #[error("cannot write {}: {cause}; write to a directory that you may write, or to - with --output", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why not; part of the message.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The spec has no form in YAML.
     #[error("cannot write the spec as YAML: {message}")]
@@ -205,17 +205,17 @@ pub fn write(path: &Path, text: &str) -> Result<Written, WriteError> {
     if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(Written::Unchanged);
     }
-    let file = |source| WriteError::File {
+    let file = |cause| WriteError::File {
         path: path.to_owned(),
-        source,
+        cause,
     };
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    fs::create_dir_all(directory).map_err(|source| WriteError::Directory {
+    fs::create_dir_all(directory).map_err(|cause| WriteError::Directory {
         path: directory.to_owned(),
-        source,
+        cause,
     })?;
     // No engine takes the temporary file for a spec: its name ends in neither .json nor .yaml.
     let mut temporary = tempfile::Builder::new()
@@ -223,7 +223,8 @@ pub fn write(path: &Path, text: &str) -> Result<Written, WriteError> {
         .suffix(".tmp")
         .permissions(Permissions::from_mode(MODE))
         .tempfile_in(directory)
-        .map_err(file)?;
+        // Without the temporary name, which says nothing to anybody.
+        .map_err(|error| file(error.kind().into()))?;
     temporary.write_all(text.as_bytes()).map_err(file)?;
     // The permissions above pass through the umask.
     temporary

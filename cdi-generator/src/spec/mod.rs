@@ -1,6 +1,6 @@
 //! CDI specs: plain data, the version that the data needs, strict checks, reading and writing.
 //!
-//! The parts never mix: [`types`] has no behaviour, [`version`] and [`validate`] only look, [`file`] only moves bytes.
+//! The parts never mix: [`types`] has no behaviour, [`version`] and [`mod@validate`] only look, [`mod@file`] only moves bytes.
 //! **Source:** CDI `SPEC.md`, `specs-go/config.go` and `specs-go/version.go` of v1.1.0.
 
 pub mod engine;

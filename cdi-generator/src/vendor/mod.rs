@@ -222,14 +222,14 @@ pub enum VendorError {
         library: String,
     },
     /// The driver does not answer.
-    #[error("cannot {action} with {library}: {source}")]
+    #[error("cannot {action} with {library}: {cause}")]
     Nvml {
         /// What was tried.
         action: &'static str,
         /// The library that was asked.
         library: String,
         /// What it said; part of the message.
-        source: Box<nvml_wrapper::error::NvmlError>,
+        cause: Box<nvml_wrapper::error::NvmlError>,
     },
     /// The driver runs and there is nothing to drive.
     #[error("the driver {version} knows no usable GPU: see nvidia-smi -L and dmesg")]

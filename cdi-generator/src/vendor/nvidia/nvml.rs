@@ -23,14 +23,14 @@ pub(super) fn inventory(root: &Root) -> Result<Inventory, VendorError> {
     let path = root.host(&library.path);
     let fail = |action| {
         let library = path.display().to_string();
-        move |source| {
-            if matches!(source, NvmlError::DriverNotLoaded) {
+        move |error| {
+            if matches!(error, NvmlError::DriverNotLoaded) {
                 return VendorError::NotLoaded { library };
             }
             VendorError::Nvml {
                 action,
                 library,
-                source: Box::new(source),
+                cause: Box::new(error),
             }
         }
     };

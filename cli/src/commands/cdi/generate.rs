@@ -52,12 +52,12 @@ impl Generate {
         let settings = self.settings(config);
         let vendor = vendor::from_name(vendor::DEFAULT)?;
         let spec = generate_spec(vendor.as_ref(), &settings)?;
-        warn_of_missing_parts(&settings.config);
         let text = file::render(&spec, format)?;
         match target {
             None => output::write(&text)?,
             Some(path) => report(&path, file::write(&path, &text)?, spec.devices.len()),
         }
+        warn_of_missing_parts(&settings.config);
         Ok(ExitCode::Success)
     }
 
