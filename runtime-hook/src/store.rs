@@ -3,7 +3,7 @@
 //! ```text
 //! <run_dir>/lock                          flock; released by the kernel when its holder dies
 //! <run_dir>/grants/<key>.json             a grant, replaced by rename
-//! <run_dir>/containers/<key>/plan.json    what create-container needs, readable in a user namespace
+//! <run_dir>/containers/<key>/plan.json    what create-container needs
 //! <run_dir>/containers/<key>/region/      mount point of the container's own tmpfs
 //! ```
 //! Owns the layout and every change to it; all changes are made under the lock. It must never follow a link in the
@@ -81,8 +81,7 @@ pub struct Store {
     run_dir: PathBuf,
 }
 
-/// What create-container needs to know of its container, left there by create-runtime: in a user namespace it can
-/// read neither the grants nor, with some engines, the bundle.
+/// What create-container needs to know of its container, left there by create-runtime, which read it for both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The engine's id.
@@ -161,13 +160,11 @@ impl Store {
             .create(&self.run_dir)
             .map_err(fail(&self.run_dir))?;
         self.check_owner()?;
-        for (path, mode) in [
-            (self.grants_dir(), 0o700),
-            (self.run_dir.join("containers"), 0o711),
-        ] {
+        // Nobody but root: a neighbour that could guess a key could otherwise write to a container's usage page.
+        for path in [self.grants_dir(), self.run_dir.join("containers")] {
             DirBuilder::new()
                 .recursive(true)
-                .mode(mode)
+                .mode(0o700)
                 .create(&path)
                 .map_err(fail(&path))?;
         }
@@ -285,8 +282,8 @@ impl Locked<'_> {
     /// [`StoreError::Io`]; the earlier record stands then.
     pub fn save(&self, grant: &Grant, plan: &Plan) -> Result<(), StoreError> {
         let folder = self.store.container(&grant.key);
-        write_record(&folder.join("plan.json"), plan, 0o644)?;
-        write_record(&self.store.grant_file(&grant.key), grant, 0o600)
+        write_record(&folder.join("plan.json"), plan)?;
+        write_record(&self.store.grant_file(&grant.key), grant)
     }
 
     /// Makes the folder of a container with the mount point in it.
@@ -404,7 +401,7 @@ fn read_record<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>, Sto
 }
 
 /// Temporary file, rename. A reboot empties the run directory, so nothing is flushed to a disk.
-fn write_record(path: &Path, record: &impl Serialize, mode: u32) -> Result<(), StoreError> {
+fn write_record(path: &Path, record: &impl Serialize) -> Result<(), StoreError> {
     let fail = |source| StoreError::Io {
         action: "write",
         path: path.to_owned(),
@@ -417,7 +414,7 @@ fn write_record(path: &Path, record: &impl Serialize, mode: u32) -> Result<(), S
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(mode)
+        .mode(0o600)
         .open(&temporary)
         .map_err(fail)?;
     file.write_all(&text).map_err(fail)?;

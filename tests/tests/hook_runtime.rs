@@ -271,7 +271,7 @@ mod tests {
         usage.set_len(1 << 30).unwrap();
         let end = std::os::unix::fs::FileExt::write_all_at(&usage, &vec![1; 1 << 20], size);
         assert_eq!(end.unwrap_err().raw_os_error(), Some(28), "no space left");
-        for (path, mode) in [("grants", 0o700), ("containers", 0o711), ("", 0o755)] {
+        for (path, mode) in [("grants", 0o700), ("containers", 0o700), ("", 0o755)] {
             let data = fs::metadata(world.run_dir.join(path)).unwrap();
             assert_eq!(data.mode() & 0o777, mode, "{path}");
         }
