@@ -29,6 +29,9 @@ pub enum Bypass {
     NoDevice,
     /// There is nowhere to put the result: the driver refuses the call by itself.
     NoResult,
+    /// Over quota, but more than the GPU has, or the quota is the whole GPU: the driver refuses the
+    /// call by itself, perhaps for another reason, and what it gives nevertheless is given back.
+    BeyondTheGpu,
     /// The limiter's own call, or a call that the driver makes from within one.
     Inside,
 }
@@ -50,6 +53,7 @@ impl Bypass {
         match self {
             Self::NoDevice => "no current context or no such device: left to the driver",
             Self::NoResult => "no place for the result: left to the driver",
+            Self::BeyondTheGpu => "more than the GPU has: left to the driver",
             Self::Inside => "a call from within the limiter",
         }
     }

@@ -104,7 +104,22 @@ pub(super) fn reserve<T>(
             context,
             bytes,
         }),
+        Err(_) if session.beyond_the_gpu(device, bytes) => Decision::Bypass(Bypass::BeyondTheGpu),
         Err(deny) => Decision::Deny(deny),
+    }
+}
+
+impl Session {
+    /// Whether the driver would refuse too what the quota does not allow.
+    #[cold]
+    fn beyond_the_gpu(&self, device: usize, bytes: u64) -> bool {
+        self.ledger
+            .limits()
+            .snapshot()
+            .and_then(|limits| limits.devices.get(device).copied())
+            .is_some_and(|granted| {
+                bytes > granted.capacity || granted.vram_limit >= granted.capacity
+            })
     }
 }
 

@@ -27,6 +27,15 @@ impl Session {
     }
 }
 
+/// A place of ours where the application has one of its own.
+fn instead<T: Copy>(wanted: Out<T>, own: &mut T) -> Out<T> {
+    if wanted.is_null() {
+        wanted
+    } else {
+        Out::of(own)
+    }
+}
+
 /// `cuMemGetInfo_v2`: the quota and what is left of it. The driver is asked first, so that its
 /// errors stay its own, and with places of ours, so that no thread ever sees the bare numbers.
 pub fn mem(free: Out<usize>, total: Out<usize>) -> CUresult {
@@ -40,15 +49,10 @@ pub fn mem(free: Out<usize>, total: Out<usize>) -> CUresult {
     let (mut real_free, mut real_total) = (0, 0);
     if free.is_null() || total.is_null() {
         // Whether one null is an error is for the driver to say.
-        let place = |wanted: Out<usize>, own| {
-            if wanted.is_null() {
-                wanted
-            } else {
-                Out::of(own)
-            }
-        };
-        let answer =
-            real::cuMemGetInfo_v2(place(free, &mut real_free), place(total, &mut real_total));
+        let answer = real::cuMemGetInfo_v2(
+            instead(free, &mut real_free),
+            instead(total, &mut real_total),
+        );
         if answer != CUDA_SUCCESS {
             return answer;
         }
@@ -68,7 +72,10 @@ pub fn mem_v1(free: Out<c_uint>, total: Out<c_uint>) -> CUresult {
     let (mut wide_free, mut wide_total) = (0, 0);
     let (mut narrow_free, mut narrow_total) = (0, 0);
     // The driver's own old form says whether it is still served.
-    let answer = real::cuMemGetInfo(Out::of(&mut narrow_free), Out::of(&mut narrow_total));
+    let answer = real::cuMemGetInfo(
+        instead(free, &mut narrow_free),
+        instead(total, &mut narrow_total),
+    );
     if answer != CUDA_SUCCESS {
         return answer;
     }
@@ -101,7 +108,7 @@ pub fn total(bytes: Out<usize>, dev: CUdevice) -> CUresult {
 /// `cuDeviceTotalMem`, the 32-bit form of CUDA 2: saturated.
 pub fn total_v1(bytes: Out<c_uint>, dev: CUdevice) -> CUresult {
     let mut ours = 0;
-    let answer = real::cuDeviceTotalMem(Out::of(&mut ours), dev);
+    let answer = real::cuDeviceTotalMem(instead(bytes, &mut ours), dev);
     if answer != CUDA_SUCCESS {
         return answer;
     }
