@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 /// Every class a function can have; the order is the order in the documentation.
-pub(crate) const CLASSES: [(&str, &str); 8] = [
+pub(crate) const CLASSES: [(&str, &str); 9] = [
     ("alloc", "takes device memory"),
     ("free", "gives device memory back"),
     ("import", "brings in memory that somebody else owns"),
@@ -22,6 +22,7 @@ pub(crate) const CLASSES: [(&str, &str); 8] = [
         "module",
         "loads code, which takes memory that the driver accounts by itself",
     ),
+    ("set", "would change the node for everybody: refused"),
     ("pass", "none of these: straight to the driver"),
 ];
 

@@ -28,6 +28,7 @@ mod arg;
     reason = "C declarations keep their C names and shapes"
 )]
 mod generated;
+mod nested;
 
 pub use arg::{In, Out};
 pub use generated::{CUDA_COUNT, NVML_COUNT, cuda_types as cuda, nvml_types as nvml};

@@ -5,33 +5,33 @@
 macro_rules! nvml_table {
     ($callback:ident) => {
         $callback! {
-            { 0 pass nvmlComputeInstanceDestroy [] (computeInstance: nvmlComputeInstance_t) -> nvmlReturn_t }
+            { 0 set nvmlComputeInstanceDestroy [nvml::refuse::no_permission] (computeInstance: nvmlComputeInstance_t) -> nvmlReturn_t }
             { 1 pass nvmlComputeInstanceGetInfo [] (computeInstance: nvmlComputeInstance_t, info: Out<nvmlComputeInstanceInfo_t>) -> nvmlReturn_t }
             { 2 pass nvmlComputeInstanceGetInfo_v2 [] (computeInstance: nvmlComputeInstance_t, info: Out<nvmlComputeInstanceInfo_t>) -> nvmlReturn_t }
-            { 3 info nvmlDeviceClearAccountingPids [] (device: nvmlDevice_t) -> nvmlReturn_t }
+            { 3 set nvmlDeviceClearAccountingPids [nvml::refuse::no_permission] (device: nvmlDevice_t) -> nvmlReturn_t }
             { 4 pass nvmlDeviceClearCpuAffinity [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 5 pass nvmlDeviceClearEccErrorCounts [] (device: nvmlDevice_t, counterType: nvmlEccCounterType_t) -> nvmlReturn_t }
-            { 6 pass nvmlDeviceClearFieldValues [] (device: nvmlDevice_t, valuesCount: c_int, values: Out<nvmlFieldValue_t>) -> nvmlReturn_t }
-            { 7 pass nvmlDeviceCreateGpuInstance [] (device: nvmlDevice_t, profileId: c_uint, gpuInstance: Out<nvmlGpuInstance_t>) -> nvmlReturn_t }
-            { 8 pass nvmlDeviceCreateGpuInstanceWithPlacement [] (device: nvmlDevice_t, profileId: c_uint, placement: In<nvmlGpuInstancePlacement_t>, gpuInstance: Out<nvmlGpuInstance_t>) -> nvmlReturn_t }
-            { 9 pass nvmlDeviceDiscoverGpus [] (pciInfo: Out<nvmlPciInfo_t>) -> nvmlReturn_t }
-            { 10 pass nvmlDeviceFreezeNvLinkUtilizationCounter [] (device: nvmlDevice_t, link: c_uint, counter: c_uint, freeze: nvmlEnableState_t) -> nvmlReturn_t }
+            { 5 set nvmlDeviceClearEccErrorCounts [nvml::refuse::no_permission] (device: nvmlDevice_t, counterType: nvmlEccCounterType_t) -> nvmlReturn_t }
+            { 6 set nvmlDeviceClearFieldValues [nvml::refuse::no_permission] (device: nvmlDevice_t, valuesCount: c_int, values: Out<nvmlFieldValue_t>) -> nvmlReturn_t }
+            { 7 set nvmlDeviceCreateGpuInstance [nvml::refuse::no_permission] (device: nvmlDevice_t, profileId: c_uint, gpuInstance: Out<nvmlGpuInstance_t>) -> nvmlReturn_t }
+            { 8 set nvmlDeviceCreateGpuInstanceWithPlacement [nvml::refuse::no_permission] (device: nvmlDevice_t, profileId: c_uint, placement: In<nvmlGpuInstancePlacement_t>, gpuInstance: Out<nvmlGpuInstance_t>) -> nvmlReturn_t }
+            { 9 set nvmlDeviceDiscoverGpus [nvml::refuse::no_permission] (pciInfo: Out<nvmlPciInfo_t>) -> nvmlReturn_t }
+            { 10 set nvmlDeviceFreezeNvLinkUtilizationCounter [nvml::refuse::no_permission] (device: nvmlDevice_t, link: c_uint, counter: c_uint, freeze: nvmlEnableState_t) -> nvmlReturn_t }
             { 11 pass nvmlDeviceGetAPIRestriction [] (device: nvmlDevice_t, apiType: nvmlRestrictedAPI_t, isRestricted: Out<nvmlEnableState_t>) -> nvmlReturn_t }
             { 12 pass nvmlDeviceGetAccountingBufferSize [] (device: nvmlDevice_t, bufferSize: Out<c_uint>) -> nvmlReturn_t }
             { 13 pass nvmlDeviceGetAccountingMode [] (device: nvmlDevice_t, mode: Out<nvmlEnableState_t>) -> nvmlReturn_t }
-            { 14 info nvmlDeviceGetAccountingPids [] (device: nvmlDevice_t, count: Out<c_uint>, pids: Out<c_uint>) -> nvmlReturn_t }
-            { 15 info nvmlDeviceGetAccountingStats [] (device: nvmlDevice_t, pid: c_uint, stats: Out<nvmlAccountingStats_t>) -> nvmlReturn_t }
-            { 16 info nvmlDeviceGetAccountingStats_v2 [] (device: nvmlDevice_t, stats: Out<nvmlAccountingStats_v2_t>) -> nvmlReturn_t }
+            { 14 info nvmlDeviceGetAccountingPids [nvml::accounting::pids] (device: nvmlDevice_t, count: Out<c_uint>, pids: Out<c_uint>) -> nvmlReturn_t }
+            { 15 info nvmlDeviceGetAccountingStats [nvml::accounting::stats_v1] (device: nvmlDevice_t, pid: c_uint, stats: Out<nvmlAccountingStats_t>) -> nvmlReturn_t }
+            { 16 info nvmlDeviceGetAccountingStats_v2 [nvml::accounting::stats_v2] (device: nvmlDevice_t, stats: Out<nvmlAccountingStats_v2_t>) -> nvmlReturn_t }
             { 17 pass nvmlDeviceGetActiveVgpus [] (device: nvmlDevice_t, vgpuCount: Out<c_uint>, vgpuInstances: Out<nvmlVgpuInstance_t>) -> nvmlReturn_t }
             { 18 pass nvmlDeviceGetAdaptiveClockInfoStatus [] (device: nvmlDevice_t, adaptiveClockStatus: Out<c_uint>) -> nvmlReturn_t }
             { 19 pass nvmlDeviceGetAdaptiveTgpModeInfo_v1 [] (device: nvmlDevice_t, info: Out<nvmlAdaptiveTgpModeInfo_v1_t>) -> nvmlReturn_t }
             { 20 pass nvmlDeviceGetAddressingMode [] (device: nvmlDevice_t, mode: Out<nvmlDeviceAddressingMode_t>) -> nvmlReturn_t }
             { 21 pass nvmlDeviceGetApplicationsClock [] (device: nvmlDevice_t, clockType: nvmlClockType_t, clockMHz: Out<c_uint>) -> nvmlReturn_t }
             { 22 pass nvmlDeviceGetArchitecture [] (device: nvmlDevice_t, arch: Out<nvmlDeviceArchitecture_t>) -> nvmlReturn_t }
-            { 23 info nvmlDeviceGetAttributes [] (device: nvmlDevice_t, attributes: Out<nvmlDeviceAttributes_t>) -> nvmlReturn_t }
-            { 24 info nvmlDeviceGetAttributes_v2 [] (device: nvmlDevice_t, attributes: Out<nvmlDeviceAttributes_t>) -> nvmlReturn_t }
+            { 23 info nvmlDeviceGetAttributes [nvml::memory::attributes_v1] (device: nvmlDevice_t, attributes: Out<nvmlDeviceAttributes_t>) -> nvmlReturn_t }
+            { 24 info nvmlDeviceGetAttributes_v2 [nvml::memory::attributes_v2] (device: nvmlDevice_t, attributes: Out<nvmlDeviceAttributes_t>) -> nvmlReturn_t }
             { 25 pass nvmlDeviceGetAutoBoostedClocksEnabled [] (device: nvmlDevice_t, isEnabled: Out<nvmlEnableState_t>, defaultIsEnabled: Out<nvmlEnableState_t>) -> nvmlReturn_t }
-            { 26 info nvmlDeviceGetBAR1MemoryInfo [] (device: nvmlDevice_t, bar1Memory: Out<nvmlBAR1Memory_t>) -> nvmlReturn_t }
+            { 26 info nvmlDeviceGetBAR1MemoryInfo [nvml::memory::bar1] (device: nvmlDevice_t, bar1Memory: Out<nvmlBAR1Memory_t>) -> nvmlReturn_t }
             { 27 pass nvmlDeviceGetBBXTimeData_v1 [] (device: nvmlDevice_t, timeData: Out<nvmlBBXTimeData_v1_t>) -> nvmlReturn_t }
             { 28 pass nvmlDeviceGetBankRemapperStatus_v1 [] (device: nvmlDevice_t, pBankRemapperStatus: Out<nvmlEccBankRemapperStatus_v1_t>) -> nvmlReturn_t }
             { 29 pass nvmlDeviceGetBoardId [] (device: nvmlDevice_t, boardId: Out<c_uint>) -> nvmlReturn_t }
@@ -55,8 +55,8 @@ macro_rules! nvml_table {
             { 47 pass nvmlDeviceGetConfComputeMemSizeInfo [] (device: nvmlDevice_t, memInfo: Out<nvmlConfComputeMemSizeInfo_t>) -> nvmlReturn_t }
             { 48 pass nvmlDeviceGetConfComputeProtectedMemoryUsage [] (device: nvmlDevice_t, memory: Out<nvmlMemory_t>) -> nvmlReturn_t }
             { 49 pass nvmlDeviceGetCoolerInfo [] (device: nvmlDevice_t, coolerInfo: Out<nvmlCoolerInfo_t>) -> nvmlReturn_t }
-            { 50 info nvmlDeviceGetCount [] (deviceCount: Out<c_uint>) -> nvmlReturn_t }
-            { 51 info nvmlDeviceGetCount_v2 [] (deviceCount: Out<c_uint>) -> nvmlReturn_t }
+            { 50 info nvmlDeviceGetCount [nvml::devices::count_v1] (deviceCount: Out<c_uint>) -> nvmlReturn_t }
+            { 51 info nvmlDeviceGetCount_v2 [nvml::devices::count_v2] (deviceCount: Out<c_uint>) -> nvmlReturn_t }
             { 52 pass nvmlDeviceGetCpuAffinity [] (device: nvmlDevice_t, cpuSetSize: c_uint, cpuSet: Out<c_ulong>) -> nvmlReturn_t }
             { 53 pass nvmlDeviceGetCpuAffinityWithinScope [] (device: nvmlDevice_t, cpuSetSize: c_uint, cpuSet: Out<c_ulong>, scope: nvmlAffinityScope_t) -> nvmlReturn_t }
             { 54 pass nvmlDeviceGetCreatableVgpus [] (device: nvmlDevice_t, vgpuCount: Out<c_uint>, vgpuTypeIds: Out<nvmlVgpuTypeId_t>) -> nvmlReturn_t }
@@ -107,34 +107,34 @@ macro_rules! nvml_table {
             { 99 pass nvmlDeviceGetGpuMaxPcieLinkGeneration [] (device: nvmlDevice_t, maxLinkGenDevice: Out<c_uint>) -> nvmlReturn_t }
             { 100 pass nvmlDeviceGetGpuOperationMode [] (device: nvmlDevice_t, current: Out<nvmlGpuOperationMode_t>, pending: Out<nvmlGpuOperationMode_t>) -> nvmlReturn_t }
             { 101 pass nvmlDeviceGetGpuUptime_v1 [] (device: nvmlDevice_t, uptime: Out<nvmlGpuUptime_v1_t>) -> nvmlReturn_t }
-            { 102 info nvmlDeviceGetGraphicsRunningProcesses [nvml::processes::none_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
-            { 103 info nvmlDeviceGetGraphicsRunningProcesses_v2 [nvml::processes::none_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
-            { 104 info nvmlDeviceGetGraphicsRunningProcesses_v3 [nvml::processes::none_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
+            { 102 info nvmlDeviceGetGraphicsRunningProcesses [nvml::processes::graphics_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
+            { 103 info nvmlDeviceGetGraphicsRunningProcesses_v2 [nvml::processes::graphics_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
+            { 104 info nvmlDeviceGetGraphicsRunningProcesses_v3 [nvml::processes::graphics_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
             { 105 pass nvmlDeviceGetGridLicensableFeatures [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 106 pass nvmlDeviceGetGridLicensableFeatures_v2 [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 107 pass nvmlDeviceGetGridLicensableFeatures_v3 [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 108 pass nvmlDeviceGetGridLicensableFeatures_v4 [] (device: nvmlDevice_t, pGridLicensableFeatures: Out<nvmlGridLicensableFeatures_t>) -> nvmlReturn_t }
             { 109 pass nvmlDeviceGetGspFirmwareMode [] (device: nvmlDevice_t, isEnabled: Out<c_uint>, defaultMode: Out<c_uint>) -> nvmlReturn_t }
             { 110 pass nvmlDeviceGetGspFirmwareVersion [] (device: nvmlDevice_t, version: Out<c_char>) -> nvmlReturn_t }
-            { 111 info nvmlDeviceGetHandleByIndex [] (index: c_uint, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 112 info nvmlDeviceGetHandleByIndex_v2 [] (index: c_uint, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 113 info nvmlDeviceGetHandleByPciBusId [] (pciBusId: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 114 info nvmlDeviceGetHandleByPciBusId_v2 [] (pciBusId: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 115 info nvmlDeviceGetHandleBySerial [] (serial: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 116 info nvmlDeviceGetHandleByUUID [] (uuid: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
-            { 117 info nvmlDeviceGetHandleByUUIDV [] (uuid: In<nvmlUUID_t>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 111 info nvmlDeviceGetHandleByIndex [nvml::devices::by_index_v1] (index: c_uint, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 112 info nvmlDeviceGetHandleByIndex_v2 [nvml::devices::by_index_v2] (index: c_uint, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 113 info nvmlDeviceGetHandleByPciBusId [nvml::devices::by_bus_id_v1] (pciBusId: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 114 info nvmlDeviceGetHandleByPciBusId_v2 [nvml::devices::by_bus_id_v2] (pciBusId: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 115 info nvmlDeviceGetHandleBySerial [nvml::devices::by_serial] (serial: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 116 info nvmlDeviceGetHandleByUUID [nvml::devices::by_uuid] (uuid: In<c_char>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 117 info nvmlDeviceGetHandleByUUIDV [nvml::devices::by_uuid_value] (uuid: In<nvmlUUID_t>, device: Out<nvmlDevice_t>) -> nvmlReturn_t }
             { 118 pass nvmlDeviceGetHostVgpuMode [] (device: nvmlDevice_t, pHostVgpuMode: Out<nvmlHostVgpuMode_t>) -> nvmlReturn_t }
             { 119 pass nvmlDeviceGetHostname_v1 [] (device: nvmlDevice_t, hostname: Out<nvmlHostname_v1_t>) -> nvmlReturn_t }
-            { 120 pass nvmlDeviceGetIndex [] (device: nvmlDevice_t, index: Out<c_uint>) -> nvmlReturn_t }
+            { 120 info nvmlDeviceGetIndex [nvml::devices::index] (device: nvmlDevice_t, index: Out<c_uint>) -> nvmlReturn_t }
             { 121 pass nvmlDeviceGetInforomConfigurationChecksum [] (device: nvmlDevice_t, checksum: Out<c_uint>) -> nvmlReturn_t }
             { 122 pass nvmlDeviceGetInforomImageVersion [] (device: nvmlDevice_t, version: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 123 pass nvmlDeviceGetInforomVersion [] (device: nvmlDevice_t, object: nvmlInforomObject_t, version: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 124 pass nvmlDeviceGetIrqNum [] (device: nvmlDevice_t, irqNum: Out<c_uint>) -> nvmlReturn_t }
             { 125 pass nvmlDeviceGetJpgUtilization [] (device: nvmlDevice_t, utilization: Out<c_uint>, samplingPeriodUs: Out<c_uint>) -> nvmlReturn_t }
             { 126 pass nvmlDeviceGetLastBBXFlushTime [] (device: nvmlDevice_t, timestamp: Out<c_ulonglong>, durationUs: Out<c_ulong>) -> nvmlReturn_t }
-            { 127 info nvmlDeviceGetMPSComputeRunningProcesses [nvml::processes::none_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
-            { 128 info nvmlDeviceGetMPSComputeRunningProcesses_v2 [nvml::processes::none_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
-            { 129 info nvmlDeviceGetMPSComputeRunningProcesses_v3 [nvml::processes::none_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
+            { 127 info nvmlDeviceGetMPSComputeRunningProcesses [nvml::processes::mps_v1] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v1_t>) -> nvmlReturn_t }
+            { 128 info nvmlDeviceGetMPSComputeRunningProcesses_v2 [nvml::processes::mps_v2] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_v2_t>) -> nvmlReturn_t }
+            { 129 info nvmlDeviceGetMPSComputeRunningProcesses_v3 [nvml::processes::mps_v3] (device: nvmlDevice_t, infoCount: Out<c_uint>, infos: Out<nvmlProcessInfo_t>) -> nvmlReturn_t }
             { 130 pass nvmlDeviceGetMarginTemperature [] (device: nvmlDevice_t, marginTempInfo: Out<nvmlMarginTemperature_t>) -> nvmlReturn_t }
             { 131 pass nvmlDeviceGetMaxClockInfo [] (device: nvmlDevice_t, type_: nvmlClockType_t, clock: Out<c_uint>) -> nvmlReturn_t }
             { 132 pass nvmlDeviceGetMaxCustomerBoostClock [] (device: nvmlDevice_t, clockType: nvmlClockType_t, clockMHz: Out<c_uint>) -> nvmlReturn_t }
@@ -200,8 +200,8 @@ macro_rules! nvml_table {
             { 192 pass nvmlDeviceGetPowerSource [] (device: nvmlDevice_t, powerSource: Out<nvmlPowerSource_t>) -> nvmlReturn_t }
             { 193 pass nvmlDeviceGetPowerState [] (device: nvmlDevice_t, pState: Out<nvmlPstates_t>) -> nvmlReturn_t }
             { 194 pass nvmlDeviceGetPowerUsage [] (device: nvmlDevice_t, power: Out<c_uint>) -> nvmlReturn_t }
-            { 195 info nvmlDeviceGetProcessUtilization [] (device: nvmlDevice_t, utilization: Out<nvmlProcessUtilizationSample_t>, processSamplesCount: Out<c_uint>, lastSeenTimeStamp: c_ulonglong) -> nvmlReturn_t }
-            { 196 info nvmlDeviceGetProcessesUtilizationInfo [] (device: nvmlDevice_t, procesesUtilInfo: Out<nvmlProcessesUtilizationInfo_t>) -> nvmlReturn_t }
+            { 195 info nvmlDeviceGetProcessUtilization [nvml::utilization::processes] (device: nvmlDevice_t, utilization: Out<nvmlProcessUtilizationSample_t>, processSamplesCount: Out<c_uint>, lastSeenTimeStamp: c_ulonglong) -> nvmlReturn_t }
+            { 196 info nvmlDeviceGetProcessesUtilizationInfo [nvml::utilization::processes_info] (device: nvmlDevice_t, procesesUtilInfo: Out<nvmlProcessesUtilizationInfo_t>) -> nvmlReturn_t }
             { 197 pass nvmlDeviceGetRemappedRows [] (device: nvmlDevice_t, corrRows: Out<c_uint>, uncRows: Out<c_uint>, isPending: Out<c_uint>, failureOccurred: Out<c_uint>) -> nvmlReturn_t }
             { 198 pass nvmlDeviceGetRemappedRows_v2 [] (device: nvmlDevice_t, info: Out<nvmlRemappedRowsInfo_v2_t>) -> nvmlReturn_t }
             { 199 pass nvmlDeviceGetRepairStatus [] (device: nvmlDevice_t, repairStatus: Out<nvmlRepairStatus_t>) -> nvmlReturn_t }
@@ -209,8 +209,8 @@ macro_rules! nvml_table {
             { 201 pass nvmlDeviceGetRetiredPagesPendingStatus [] (device: nvmlDevice_t, isPending: Out<nvmlEnableState_t>) -> nvmlReturn_t }
             { 202 pass nvmlDeviceGetRetiredPages_v2 [] (device: nvmlDevice_t, cause: nvmlPageRetirementCause_t, pageCount: Out<c_uint>, addresses: Out<c_ulonglong>, timestamps: Out<c_ulonglong>) -> nvmlReturn_t }
             { 203 pass nvmlDeviceGetRowRemapperHistogram [] (device: nvmlDevice_t, values: Out<nvmlRowRemapperHistogramValues_t>) -> nvmlReturn_t }
-            { 204 info nvmlDeviceGetRunningProcessDetailList [] (device: nvmlDevice_t, plist: Out<nvmlProcessDetailList_t>) -> nvmlReturn_t }
-            { 205 info nvmlDeviceGetSamples [] (device: nvmlDevice_t, type_: nvmlSamplingType_t, lastSeenTimeStamp: c_ulonglong, sampleValType: Out<nvmlValueType_t>, sampleCount: Out<c_uint>, samples: Out<nvmlSample_t>) -> nvmlReturn_t }
+            { 204 info nvmlDeviceGetRunningProcessDetailList [nvml::processes::details] (device: nvmlDevice_t, plist: Out<nvmlProcessDetailList_t>) -> nvmlReturn_t }
+            { 205 info nvmlDeviceGetSamples [nvml::utilization::samples] (device: nvmlDevice_t, type_: nvmlSamplingType_t, lastSeenTimeStamp: c_ulonglong, sampleValType: Out<nvmlValueType_t>, sampleCount: Out<c_uint>, samples: Out<nvmlSample_t>) -> nvmlReturn_t }
             { 206 pass nvmlDeviceGetSerial [] (device: nvmlDevice_t, serial: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 207 pass nvmlDeviceGetSramEccErrorStatus [] (device: nvmlDevice_t, status: Out<nvmlEccSramErrorStatus_t>) -> nvmlReturn_t }
             { 208 pass nvmlDeviceGetSramUniqueUncorrectedEccErrorCounts [] (device: nvmlDevice_t, errorCounts: Out<nvmlEccSramUniqueUncorrectedErrorCounts_t>) -> nvmlReturn_t }
@@ -227,12 +227,12 @@ macro_rules! nvml_table {
             { 219 pass nvmlDeviceGetTemperatureV [] (device: nvmlDevice_t, temperature: Out<nvmlTemperature_t>) -> nvmlReturn_t }
             { 220 pass nvmlDeviceGetThermalSettings [] (device: nvmlDevice_t, sensorIndex: c_uint, pThermalSettings: Out<nvmlGpuThermalSettings_t>) -> nvmlReturn_t }
             { 221 pass nvmlDeviceGetTopologyCommonAncestor [] (device1: nvmlDevice_t, device2: nvmlDevice_t, pathInfo: Out<nvmlGpuTopologyLevel_t>) -> nvmlReturn_t }
-            { 222 pass nvmlDeviceGetTopologyNearestGpus [] (device: nvmlDevice_t, level: nvmlGpuTopologyLevel_t, count: Out<c_uint>, deviceArray: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 222 info nvmlDeviceGetTopologyNearestGpus [nvml::devices::nearest] (device: nvmlDevice_t, level: nvmlGpuTopologyLevel_t, count: Out<c_uint>, deviceArray: Out<nvmlDevice_t>) -> nvmlReturn_t }
             { 223 pass nvmlDeviceGetTotalEccErrors [] (device: nvmlDevice_t, errorType: nvmlMemoryErrorType_t, counterType: nvmlEccCounterType_t, eccCounts: Out<c_ulonglong>) -> nvmlReturn_t }
             { 224 pass nvmlDeviceGetTotalEnergyConsumption [] (device: nvmlDevice_t, energy: Out<c_ulonglong>) -> nvmlReturn_t }
             { 225 pass nvmlDeviceGetUUID [] (device: nvmlDevice_t, uuid: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 226 pass nvmlDeviceGetUnrepairableMemoryFlag_v1 [] (device: nvmlDevice_t, unrepairableMemoryStatus: Out<nvmlUnrepairableMemoryStatus_v1_t>) -> nvmlReturn_t }
-            { 227 info nvmlDeviceGetUtilizationRates [] (device: nvmlDevice_t, utilization: Out<nvmlUtilization_t>) -> nvmlReturn_t }
+            { 227 info nvmlDeviceGetUtilizationRates [nvml::utilization::rates] (device: nvmlDevice_t, utilization: Out<nvmlUtilization_t>) -> nvmlReturn_t }
             { 228 pass nvmlDeviceGetVbiosVersion [] (device: nvmlDevice_t, version: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 229 pass nvmlDeviceGetVgpuCapabilities [] (device: nvmlDevice_t, capability: nvmlDeviceVgpuCapability_t, capResult: Out<c_uint>) -> nvmlReturn_t }
             { 230 pass nvmlDeviceGetVgpuHeterogeneousMode [] (device: nvmlDevice_t, pHeterogeneousMode: Out<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
@@ -251,72 +251,72 @@ macro_rules! nvml_table {
             { 243 pass nvmlDeviceGetViolationStatus [] (device: nvmlDevice_t, perfPolicyType: nvmlPerfPolicyType_t, violTime: Out<nvmlViolationTime_t>) -> nvmlReturn_t }
             { 244 pass nvmlDeviceGetVirtualizationMode [] (device: nvmlDevice_t, pVirtualMode: Out<nvmlGpuVirtualizationMode_t>) -> nvmlReturn_t }
             { 245 pass nvmlDeviceIsMigDeviceHandle [] (device: nvmlDevice_t, isMigDevice: Out<c_uint>) -> nvmlReturn_t }
-            { 246 pass nvmlDeviceLockNvlinkRemapTable_v1 [] (device: nvmlDevice_t, remapTableLockInfo: Out<nvmlNvlinkLockRemapTable_v1_t>) -> nvmlReturn_t }
-            { 247 pass nvmlDeviceModifyDrainState [] (pciInfo: Out<nvmlPciInfo_t>, newState: nvmlEnableState_t) -> nvmlReturn_t }
+            { 246 set nvmlDeviceLockNvlinkRemapTable_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, remapTableLockInfo: Out<nvmlNvlinkLockRemapTable_v1_t>) -> nvmlReturn_t }
+            { 247 set nvmlDeviceModifyDrainState [nvml::refuse::no_permission] (pciInfo: Out<nvmlPciInfo_t>, newState: nvmlEnableState_t) -> nvmlReturn_t }
             { 248 pass nvmlDeviceOnSameBoard [] (device1: nvmlDevice_t, device2: nvmlDevice_t, onSameBoard: Out<c_int>) -> nvmlReturn_t }
             { 249 info nvmlDevicePerfMetricsGetSamples_v1 [] (device: nvmlDevice_t, samples: Out<nvmlPerfMetricsSamples_v1_t>) -> nvmlReturn_t }
-            { 250 pass nvmlDevicePowerSmoothingActivatePresetProfile [] (device: nvmlDevice_t, profile: Out<nvmlPowerSmoothingProfile_t>) -> nvmlReturn_t }
-            { 251 pass nvmlDevicePowerSmoothingSetState [] (device: nvmlDevice_t, state: Out<nvmlPowerSmoothingState_t>) -> nvmlReturn_t }
-            { 252 pass nvmlDevicePowerSmoothingUpdatePresetProfileParam [] (device: nvmlDevice_t, profile: Out<nvmlPowerSmoothingProfile_t>) -> nvmlReturn_t }
+            { 250 set nvmlDevicePowerSmoothingActivatePresetProfile [nvml::refuse::no_permission] (device: nvmlDevice_t, profile: Out<nvmlPowerSmoothingProfile_t>) -> nvmlReturn_t }
+            { 251 set nvmlDevicePowerSmoothingSetState [nvml::refuse::no_permission] (device: nvmlDevice_t, state: Out<nvmlPowerSmoothingState_t>) -> nvmlReturn_t }
+            { 252 set nvmlDevicePowerSmoothingUpdatePresetProfileParam [nvml::refuse::no_permission] (device: nvmlDevice_t, profile: Out<nvmlPowerSmoothingProfile_t>) -> nvmlReturn_t }
             { 253 pass nvmlDeviceQueryDrainState [] (pciInfo: Out<nvmlPciInfo_t>, currentState: Out<nvmlEnableState_t>) -> nvmlReturn_t }
             { 254 pass nvmlDeviceReadPRMCounters_v1 [] (device: nvmlDevice_t, counterList: Out<nvmlPRMCounterList_v1_t>) -> nvmlReturn_t }
-            { 255 pass nvmlDeviceReadWritePRM_v1 [] (device: nvmlDevice_t, buffer: Out<nvmlPRMTLV_v1_t>) -> nvmlReturn_t }
+            { 255 set nvmlDeviceReadWritePRM_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, buffer: Out<nvmlPRMTLV_v1_t>) -> nvmlReturn_t }
             { 256 pass nvmlDeviceRegisterEvents [] (device: nvmlDevice_t, eventTypes: c_ulonglong, set: nvmlEventSet_t) -> nvmlReturn_t }
-            { 257 pass nvmlDeviceRemoveGpu [] (pciInfo: Out<nvmlPciInfo_t>) -> nvmlReturn_t }
-            { 258 pass nvmlDeviceRemoveGpu_v2 [] (pciInfo: Out<nvmlPciInfo_t>, gpuState: nvmlDetachGpuState_t, linkState: nvmlPcieLinkState_t) -> nvmlReturn_t }
-            { 259 pass nvmlDeviceResetApplicationsClocks [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 260 pass nvmlDeviceResetGpuLockedClocks [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 261 pass nvmlDeviceResetMemoryLockedClocks [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 262 pass nvmlDeviceResetNvLinkErrorCounters [] (device: nvmlDevice_t, link: c_uint) -> nvmlReturn_t }
-            { 263 pass nvmlDeviceResetNvLinkUtilizationCounter [] (device: nvmlDevice_t, link: c_uint, counter: c_uint) -> nvmlReturn_t }
-            { 264 pass nvmlDeviceSetAPIRestriction [] (device: nvmlDevice_t, apiType: nvmlRestrictedAPI_t, isRestricted: nvmlEnableState_t) -> nvmlReturn_t }
-            { 265 pass nvmlDeviceSetAccountingMode [] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
-            { 266 pass nvmlDeviceSetAdaptiveTgpMode_v1 [] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
-            { 267 pass nvmlDeviceSetApplicationsClocks [] (device: nvmlDevice_t, memClockMHz: c_uint, graphicsClockMHz: c_uint) -> nvmlReturn_t }
-            { 268 pass nvmlDeviceSetAutoBoostedClocksEnabled [] (device: nvmlDevice_t, enabled: nvmlEnableState_t) -> nvmlReturn_t }
-            { 269 pass nvmlDeviceSetClockOffsets [] (device: nvmlDevice_t, info: Out<nvmlClockOffset_t>) -> nvmlReturn_t }
-            { 270 pass nvmlDeviceSetComputeMode [] (device: nvmlDevice_t, mode: nvmlComputeMode_t) -> nvmlReturn_t }
-            { 271 pass nvmlDeviceSetConfComputeUnprotectedMemSize [] (device: nvmlDevice_t, sizeKiB: c_ulonglong) -> nvmlReturn_t }
+            { 257 set nvmlDeviceRemoveGpu [nvml::refuse::no_permission] (pciInfo: Out<nvmlPciInfo_t>) -> nvmlReturn_t }
+            { 258 set nvmlDeviceRemoveGpu_v2 [nvml::refuse::no_permission] (pciInfo: Out<nvmlPciInfo_t>, gpuState: nvmlDetachGpuState_t, linkState: nvmlPcieLinkState_t) -> nvmlReturn_t }
+            { 259 set nvmlDeviceResetApplicationsClocks [nvml::refuse::no_permission] (device: nvmlDevice_t) -> nvmlReturn_t }
+            { 260 set nvmlDeviceResetGpuLockedClocks [nvml::refuse::no_permission] (device: nvmlDevice_t) -> nvmlReturn_t }
+            { 261 set nvmlDeviceResetMemoryLockedClocks [nvml::refuse::no_permission] (device: nvmlDevice_t) -> nvmlReturn_t }
+            { 262 set nvmlDeviceResetNvLinkErrorCounters [nvml::refuse::no_permission] (device: nvmlDevice_t, link: c_uint) -> nvmlReturn_t }
+            { 263 set nvmlDeviceResetNvLinkUtilizationCounter [nvml::refuse::no_permission] (device: nvmlDevice_t, link: c_uint, counter: c_uint) -> nvmlReturn_t }
+            { 264 set nvmlDeviceSetAPIRestriction [nvml::refuse::no_permission] (device: nvmlDevice_t, apiType: nvmlRestrictedAPI_t, isRestricted: nvmlEnableState_t) -> nvmlReturn_t }
+            { 265 set nvmlDeviceSetAccountingMode [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
+            { 266 set nvmlDeviceSetAdaptiveTgpMode_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
+            { 267 set nvmlDeviceSetApplicationsClocks [nvml::refuse::no_permission] (device: nvmlDevice_t, memClockMHz: c_uint, graphicsClockMHz: c_uint) -> nvmlReturn_t }
+            { 268 set nvmlDeviceSetAutoBoostedClocksEnabled [nvml::refuse::no_permission] (device: nvmlDevice_t, enabled: nvmlEnableState_t) -> nvmlReturn_t }
+            { 269 set nvmlDeviceSetClockOffsets [nvml::refuse::no_permission] (device: nvmlDevice_t, info: Out<nvmlClockOffset_t>) -> nvmlReturn_t }
+            { 270 set nvmlDeviceSetComputeMode [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: nvmlComputeMode_t) -> nvmlReturn_t }
+            { 271 set nvmlDeviceSetConfComputeUnprotectedMemSize [nvml::refuse::no_permission] (device: nvmlDevice_t, sizeKiB: c_ulonglong) -> nvmlReturn_t }
             { 272 pass nvmlDeviceSetCpuAffinity [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 273 pass nvmlDeviceSetDefaultAutoBoostedClocksEnabled [] (device: nvmlDevice_t, enabled: nvmlEnableState_t, flags: c_uint) -> nvmlReturn_t }
-            { 274 pass nvmlDeviceSetDefaultFanSpeed_v2 [] (device: nvmlDevice_t, fan: c_uint) -> nvmlReturn_t }
-            { 275 pass nvmlDeviceSetDramEncryptionMode [] (device: nvmlDevice_t, dramEncryption: In<nvmlDramEncryptionInfo_t>) -> nvmlReturn_t }
-            { 276 pass nvmlDeviceSetDriverModel [] (device: nvmlDevice_t, driverModel: nvmlDriverModel_t, flags: c_uint) -> nvmlReturn_t }
-            { 277 pass nvmlDeviceSetEccMode [] (device: nvmlDevice_t, ecc: nvmlEnableState_t) -> nvmlReturn_t }
-            { 278 pass nvmlDeviceSetFanControlPolicy [] (device: nvmlDevice_t, fan: c_uint, policy: nvmlFanControlPolicy_t) -> nvmlReturn_t }
-            { 279 pass nvmlDeviceSetFanSpeed_v2 [] (device: nvmlDevice_t, fan: c_uint, speed: c_uint) -> nvmlReturn_t }
-            { 280 pass nvmlDeviceSetGpcClkVfOffset [] (device: nvmlDevice_t, offset: c_int) -> nvmlReturn_t }
-            { 281 pass nvmlDeviceSetGpuLockedClocks [] (device: nvmlDevice_t, minGpuClockMHz: c_uint, maxGpuClockMHz: c_uint) -> nvmlReturn_t }
-            { 282 pass nvmlDeviceSetGpuOperationMode [] (device: nvmlDevice_t, mode: nvmlGpuOperationMode_t) -> nvmlReturn_t }
-            { 283 pass nvmlDeviceSetHostname_v1 [] (device: nvmlDevice_t, hostname: Out<nvmlHostname_v1_t>) -> nvmlReturn_t }
-            { 284 pass nvmlDeviceSetMemClkVfOffset [] (device: nvmlDevice_t, offset: c_int) -> nvmlReturn_t }
-            { 285 info nvmlDeviceSetMemoryLimits_v1 [] (device: nvmlDevice_t, limits: Out<nvmlSetMemoryLimits_v1_t>) -> nvmlReturn_t }
-            { 286 pass nvmlDeviceSetMemoryLockedClocks [] (device: nvmlDevice_t, minMemClockMHz: c_uint, maxMemClockMHz: c_uint) -> nvmlReturn_t }
-            { 287 pass nvmlDeviceSetMigMode [] (device: nvmlDevice_t, mode: c_uint, activationStatus: Out<nvmlReturn_t>) -> nvmlReturn_t }
-            { 288 pass nvmlDeviceSetNvLinkDeviceLowPowerThreshold [] (device: nvmlDevice_t, info: Out<nvmlNvLinkPowerThres_t>) -> nvmlReturn_t }
-            { 289 pass nvmlDeviceSetNvLinkUtilizationControl [] (device: nvmlDevice_t, link: c_uint, counter: c_uint, control: Out<nvmlNvLinkUtilizationControl_t>, reset: c_uint) -> nvmlReturn_t }
-            { 290 pass nvmlDeviceSetNvlinkBwMode [] (device: nvmlDevice_t, setBwMode: Out<nvmlNvlinkSetBwMode_t>) -> nvmlReturn_t }
-            { 291 pass nvmlDeviceSetNvlinkBwModeAsync_v1 [] (device: nvmlDevice_t, setBwModeAsync: Out<nvmlNvlinkSetBwModeAsync_v1_t>) -> nvmlReturn_t }
-            { 292 pass nvmlDeviceSetNvlinkNvleReady_v1 [] (device: nvmlDevice_t, setNvleReady: Out<nvmlNvlinkSetNvleReady_v1_t>) -> nvmlReturn_t }
-            { 293 pass nvmlDeviceSetPersistenceMode [] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
-            { 294 pass nvmlDeviceSetPowerManagementLimit [] (device: nvmlDevice_t, limit: c_uint) -> nvmlReturn_t }
-            { 295 pass nvmlDeviceSetPowerManagementLimit_v2 [] (device: nvmlDevice_t, powerValue: Out<nvmlPowerValue_v2_t>) -> nvmlReturn_t }
-            { 296 pass nvmlDeviceSetPowerMizerMode_v1 [] (device: nvmlDevice_t, powerMizerMode: Out<nvmlDevicePowerMizerModes_v1_t>) -> nvmlReturn_t }
-            { 297 pass nvmlDeviceSetRusdSettings_v1 [] (device: nvmlDevice_t, settings: Out<nvmlRusdSettings_v1_t>) -> nvmlReturn_t }
-            { 298 pass nvmlDeviceSetTemperatureThreshold [] (device: nvmlDevice_t, thresholdType: nvmlTemperatureThresholds_t, temp: Out<c_int>) -> nvmlReturn_t }
-            { 299 pass nvmlDeviceSetVgpuCapabilities [] (device: nvmlDevice_t, capability: nvmlDeviceVgpuCapability_t, state: nvmlEnableState_t) -> nvmlReturn_t }
-            { 300 pass nvmlDeviceSetVgpuHeterogeneousMode [] (device: nvmlDevice_t, pHeterogeneousMode: In<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
-            { 301 pass nvmlDeviceSetVgpuSchedulerState [] (device: nvmlDevice_t, pSchedulerState: Out<nvmlVgpuSchedulerSetState_t>) -> nvmlReturn_t }
-            { 302 pass nvmlDeviceSetVgpuSchedulerState_v2 [] (device: nvmlDevice_t, pSchedulerState: Out<nvmlVgpuSchedulerState_v2_t>) -> nvmlReturn_t }
-            { 303 pass nvmlDeviceSetVirtualizationMode [] (device: nvmlDevice_t, virtualMode: nvmlGpuVirtualizationMode_t) -> nvmlReturn_t }
-            { 304 pass nvmlDeviceSetupNvlinkNvleEncryptionKey_v1 [] (device: nvmlDevice_t, encryptionKey: Out<nvmlNvlinkSetupNvleEncryptionKey_v1_t>) -> nvmlReturn_t }
+            { 273 set nvmlDeviceSetDefaultAutoBoostedClocksEnabled [nvml::refuse::no_permission] (device: nvmlDevice_t, enabled: nvmlEnableState_t, flags: c_uint) -> nvmlReturn_t }
+            { 274 set nvmlDeviceSetDefaultFanSpeed_v2 [nvml::refuse::no_permission] (device: nvmlDevice_t, fan: c_uint) -> nvmlReturn_t }
+            { 275 set nvmlDeviceSetDramEncryptionMode [nvml::refuse::no_permission] (device: nvmlDevice_t, dramEncryption: In<nvmlDramEncryptionInfo_t>) -> nvmlReturn_t }
+            { 276 set nvmlDeviceSetDriverModel [nvml::refuse::no_permission] (device: nvmlDevice_t, driverModel: nvmlDriverModel_t, flags: c_uint) -> nvmlReturn_t }
+            { 277 set nvmlDeviceSetEccMode [nvml::refuse::no_permission] (device: nvmlDevice_t, ecc: nvmlEnableState_t) -> nvmlReturn_t }
+            { 278 set nvmlDeviceSetFanControlPolicy [nvml::refuse::no_permission] (device: nvmlDevice_t, fan: c_uint, policy: nvmlFanControlPolicy_t) -> nvmlReturn_t }
+            { 279 set nvmlDeviceSetFanSpeed_v2 [nvml::refuse::no_permission] (device: nvmlDevice_t, fan: c_uint, speed: c_uint) -> nvmlReturn_t }
+            { 280 set nvmlDeviceSetGpcClkVfOffset [nvml::refuse::no_permission] (device: nvmlDevice_t, offset: c_int) -> nvmlReturn_t }
+            { 281 set nvmlDeviceSetGpuLockedClocks [nvml::refuse::no_permission] (device: nvmlDevice_t, minGpuClockMHz: c_uint, maxGpuClockMHz: c_uint) -> nvmlReturn_t }
+            { 282 set nvmlDeviceSetGpuOperationMode [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: nvmlGpuOperationMode_t) -> nvmlReturn_t }
+            { 283 set nvmlDeviceSetHostname_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, hostname: Out<nvmlHostname_v1_t>) -> nvmlReturn_t }
+            { 284 set nvmlDeviceSetMemClkVfOffset [nvml::refuse::no_permission] (device: nvmlDevice_t, offset: c_int) -> nvmlReturn_t }
+            { 285 set nvmlDeviceSetMemoryLimits_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, limits: Out<nvmlSetMemoryLimits_v1_t>) -> nvmlReturn_t }
+            { 286 set nvmlDeviceSetMemoryLockedClocks [nvml::refuse::no_permission] (device: nvmlDevice_t, minMemClockMHz: c_uint, maxMemClockMHz: c_uint) -> nvmlReturn_t }
+            { 287 set nvmlDeviceSetMigMode [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: c_uint, activationStatus: Out<nvmlReturn_t>) -> nvmlReturn_t }
+            { 288 set nvmlDeviceSetNvLinkDeviceLowPowerThreshold [nvml::refuse::no_permission] (device: nvmlDevice_t, info: Out<nvmlNvLinkPowerThres_t>) -> nvmlReturn_t }
+            { 289 set nvmlDeviceSetNvLinkUtilizationControl [nvml::refuse::no_permission] (device: nvmlDevice_t, link: c_uint, counter: c_uint, control: Out<nvmlNvLinkUtilizationControl_t>, reset: c_uint) -> nvmlReturn_t }
+            { 290 set nvmlDeviceSetNvlinkBwMode [nvml::refuse::no_permission] (device: nvmlDevice_t, setBwMode: Out<nvmlNvlinkSetBwMode_t>) -> nvmlReturn_t }
+            { 291 set nvmlDeviceSetNvlinkBwModeAsync_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, setBwModeAsync: Out<nvmlNvlinkSetBwModeAsync_v1_t>) -> nvmlReturn_t }
+            { 292 set nvmlDeviceSetNvlinkNvleReady_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, setNvleReady: Out<nvmlNvlinkSetNvleReady_v1_t>) -> nvmlReturn_t }
+            { 293 set nvmlDeviceSetPersistenceMode [nvml::refuse::no_permission] (device: nvmlDevice_t, mode: nvmlEnableState_t) -> nvmlReturn_t }
+            { 294 set nvmlDeviceSetPowerManagementLimit [nvml::refuse::no_permission] (device: nvmlDevice_t, limit: c_uint) -> nvmlReturn_t }
+            { 295 set nvmlDeviceSetPowerManagementLimit_v2 [nvml::refuse::no_permission] (device: nvmlDevice_t, powerValue: Out<nvmlPowerValue_v2_t>) -> nvmlReturn_t }
+            { 296 set nvmlDeviceSetPowerMizerMode_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, powerMizerMode: Out<nvmlDevicePowerMizerModes_v1_t>) -> nvmlReturn_t }
+            { 297 set nvmlDeviceSetRusdSettings_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, settings: Out<nvmlRusdSettings_v1_t>) -> nvmlReturn_t }
+            { 298 set nvmlDeviceSetTemperatureThreshold [nvml::refuse::no_permission] (device: nvmlDevice_t, thresholdType: nvmlTemperatureThresholds_t, temp: Out<c_int>) -> nvmlReturn_t }
+            { 299 set nvmlDeviceSetVgpuCapabilities [nvml::refuse::no_permission] (device: nvmlDevice_t, capability: nvmlDeviceVgpuCapability_t, state: nvmlEnableState_t) -> nvmlReturn_t }
+            { 300 set nvmlDeviceSetVgpuHeterogeneousMode [nvml::refuse::no_permission] (device: nvmlDevice_t, pHeterogeneousMode: In<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
+            { 301 set nvmlDeviceSetVgpuSchedulerState [nvml::refuse::no_permission] (device: nvmlDevice_t, pSchedulerState: Out<nvmlVgpuSchedulerSetState_t>) -> nvmlReturn_t }
+            { 302 set nvmlDeviceSetVgpuSchedulerState_v2 [nvml::refuse::no_permission] (device: nvmlDevice_t, pSchedulerState: Out<nvmlVgpuSchedulerState_v2_t>) -> nvmlReturn_t }
+            { 303 set nvmlDeviceSetVirtualizationMode [nvml::refuse::no_permission] (device: nvmlDevice_t, virtualMode: nvmlGpuVirtualizationMode_t) -> nvmlReturn_t }
+            { 304 set nvmlDeviceSetupNvlinkNvleEncryptionKey_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, encryptionKey: Out<nvmlNvlinkSetupNvleEncryptionKey_v1_t>) -> nvmlReturn_t }
             { 305 pass nvmlDeviceValidateInforom [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 306 pass nvmlDeviceVgpuForceGspUnload [] (device: nvmlDevice_t) -> nvmlReturn_t }
-            { 307 pass nvmlDeviceWorkloadPowerProfileClearRequestedProfiles [] (device: nvmlDevice_t, requestedProfiles: Out<nvmlWorkloadPowerProfileRequestedProfiles_t>) -> nvmlReturn_t }
+            { 306 set nvmlDeviceVgpuForceGspUnload [nvml::refuse::no_permission] (device: nvmlDevice_t) -> nvmlReturn_t }
+            { 307 set nvmlDeviceWorkloadPowerProfileClearRequestedProfiles [nvml::refuse::no_permission] (device: nvmlDevice_t, requestedProfiles: Out<nvmlWorkloadPowerProfileRequestedProfiles_t>) -> nvmlReturn_t }
             { 308 pass nvmlDeviceWorkloadPowerProfileGetCurrentProfiles [] (device: nvmlDevice_t, currentProfiles: Out<nvmlWorkloadPowerProfileCurrentProfiles_t>) -> nvmlReturn_t }
             { 309 pass nvmlDeviceWorkloadPowerProfileGetProfilesInfo [] (device: nvmlDevice_t, profilesInfo: Out<nvmlWorkloadPowerProfileProfilesInfo_t>) -> nvmlReturn_t }
-            { 310 pass nvmlDeviceWorkloadPowerProfileSetRequestedProfiles [] (device: nvmlDevice_t, requestedProfiles: Out<nvmlWorkloadPowerProfileRequestedProfiles_t>) -> nvmlReturn_t }
-            { 311 pass nvmlDeviceWorkloadPowerProfileUpdateProfiles_v1 [] (device: nvmlDevice_t, updateProfiles: Out<nvmlWorkloadPowerProfileUpdateProfiles_v1_t>) -> nvmlReturn_t }
+            { 310 set nvmlDeviceWorkloadPowerProfileSetRequestedProfiles [nvml::refuse::no_permission] (device: nvmlDevice_t, requestedProfiles: Out<nvmlWorkloadPowerProfileRequestedProfiles_t>) -> nvmlReturn_t }
+            { 311 set nvmlDeviceWorkloadPowerProfileUpdateProfiles_v1 [nvml::refuse::no_permission] (device: nvmlDevice_t, updateProfiles: Out<nvmlWorkloadPowerProfileUpdateProfiles_v1_t>) -> nvmlReturn_t }
             { 312 pass nvmlErrorString [] (result: nvmlReturn_t) -> *const c_char }
             { 313 pass nvmlEventSetCreate [] (set: Out<nvmlEventSet_t>) -> nvmlReturn_t }
             { 314 pass nvmlEventSetFree [] (set: nvmlEventSet_t) -> nvmlReturn_t }
@@ -340,10 +340,10 @@ macro_rules! nvml_table {
             { 332 pass nvmlGpmSampleAlloc [] (gpmSample: Out<nvmlGpmSample_t>) -> nvmlReturn_t }
             { 333 pass nvmlGpmSampleFree [] (gpmSample: nvmlGpmSample_t) -> nvmlReturn_t }
             { 334 pass nvmlGpmSampleGet [] (device: nvmlDevice_t, gpmSample: nvmlGpmSample_t) -> nvmlReturn_t }
-            { 335 pass nvmlGpmSetStreamingEnabled [] (device: nvmlDevice_t, state: c_uint) -> nvmlReturn_t }
-            { 336 pass nvmlGpuInstanceCreateComputeInstance [] (gpuInstance: nvmlGpuInstance_t, profileId: c_uint, computeInstance: Out<nvmlComputeInstance_t>) -> nvmlReturn_t }
-            { 337 pass nvmlGpuInstanceCreateComputeInstanceWithPlacement [] (gpuInstance: nvmlGpuInstance_t, profileId: c_uint, placement: In<nvmlComputeInstancePlacement_t>, computeInstance: Out<nvmlComputeInstance_t>) -> nvmlReturn_t }
-            { 338 pass nvmlGpuInstanceDestroy [] (gpuInstance: nvmlGpuInstance_t) -> nvmlReturn_t }
+            { 335 set nvmlGpmSetStreamingEnabled [nvml::refuse::no_permission] (device: nvmlDevice_t, state: c_uint) -> nvmlReturn_t }
+            { 336 set nvmlGpuInstanceCreateComputeInstance [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t, profileId: c_uint, computeInstance: Out<nvmlComputeInstance_t>) -> nvmlReturn_t }
+            { 337 set nvmlGpuInstanceCreateComputeInstanceWithPlacement [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t, profileId: c_uint, placement: In<nvmlComputeInstancePlacement_t>, computeInstance: Out<nvmlComputeInstance_t>) -> nvmlReturn_t }
+            { 338 set nvmlGpuInstanceDestroy [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t) -> nvmlReturn_t }
             { 339 pass nvmlGpuInstanceGetActiveVgpus [] (gpuInstance: nvmlGpuInstance_t, pVgpuInstanceInfo: Out<nvmlActiveVgpuInstanceInfo_t>) -> nvmlReturn_t }
             { 340 pass nvmlGpuInstanceGetComputeInstanceById [] (gpuInstance: nvmlGpuInstance_t, id: c_uint, computeInstance: Out<nvmlComputeInstance_t>) -> nvmlReturn_t }
             { 341 pass nvmlGpuInstanceGetComputeInstancePossiblePlacements [] (gpuInstance: nvmlGpuInstance_t, profileId: c_uint, placements: Out<nvmlComputeInstancePlacement_t>, count: Out<c_uint>) -> nvmlReturn_t }
@@ -359,13 +359,13 @@ macro_rules! nvml_table {
             { 351 pass nvmlGpuInstanceGetVgpuSchedulerState [] (gpuInstance: nvmlGpuInstance_t, pSchedulerStateInfo: Out<nvmlVgpuSchedulerStateInfo_t>) -> nvmlReturn_t }
             { 352 pass nvmlGpuInstanceGetVgpuSchedulerState_v2 [] (gpuInstance: nvmlGpuInstance_t, pSchedulerStateInfo: Out<nvmlVgpuSchedulerStateInfo_v2_t>) -> nvmlReturn_t }
             { 353 pass nvmlGpuInstanceGetVgpuTypeCreatablePlacements [] (gpuInstance: nvmlGpuInstance_t, pCreatablePlacementInfo: Out<nvmlVgpuCreatablePlacementInfo_t>) -> nvmlReturn_t }
-            { 354 pass nvmlGpuInstanceSetVgpuHeterogeneousMode [] (gpuInstance: nvmlGpuInstance_t, pHeterogeneousMode: In<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
-            { 355 pass nvmlGpuInstanceSetVgpuSchedulerState [] (gpuInstance: nvmlGpuInstance_t, pScheduler: Out<nvmlVgpuSchedulerState_t>) -> nvmlReturn_t }
-            { 356 pass nvmlGpuInstanceSetVgpuSchedulerState_v2 [] (gpuInstance: nvmlGpuInstance_t, pSchedulerState: Out<nvmlVgpuSchedulerState_v2_t>) -> nvmlReturn_t }
+            { 354 set nvmlGpuInstanceSetVgpuHeterogeneousMode [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t, pHeterogeneousMode: In<nvmlVgpuHeterogeneousMode_t>) -> nvmlReturn_t }
+            { 355 set nvmlGpuInstanceSetVgpuSchedulerState [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t, pScheduler: Out<nvmlVgpuSchedulerState_t>) -> nvmlReturn_t }
+            { 356 set nvmlGpuInstanceSetVgpuSchedulerState_v2 [nvml::refuse::no_permission] (gpuInstance: nvmlGpuInstance_t, pSchedulerState: Out<nvmlVgpuSchedulerState_v2_t>) -> nvmlReturn_t }
             { 357 context nvmlInit [nvml::init::v1] () -> nvmlReturn_t }
             { 358 context nvmlInitWithFlags [nvml::init::with_flags] (flags: c_uint) -> nvmlReturn_t }
             { 359 context nvmlInit_v2 [nvml::init::v2] () -> nvmlReturn_t }
-            { 360 pass nvmlSetVgpuVersion [] (vgpuVersion: Out<nvmlVgpuVersion_t>) -> nvmlReturn_t }
+            { 360 set nvmlSetVgpuVersion [nvml::refuse::no_permission] (vgpuVersion: Out<nvmlVgpuVersion_t>) -> nvmlReturn_t }
             { 361 context nvmlShutdown [] () -> nvmlReturn_t }
             { 362 pass nvmlSystemEventSetCreate [] (request: Out<nvmlSystemEventSetCreateRequest_t>) -> nvmlReturn_t }
             { 363 pass nvmlSystemEventSetFree [] (request: Out<nvmlSystemEventSetFreeRequest_t>) -> nvmlReturn_t }
@@ -384,22 +384,22 @@ macro_rules! nvml_table {
             { 376 pass nvmlSystemGetHicVersion [] (hwbcCount: Out<c_uint>, hwbcEntries: Out<nvmlHwbcEntry_t>) -> nvmlReturn_t }
             { 377 pass nvmlSystemGetNVMLVersion [] (version: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 378 pass nvmlSystemGetNvlinkBwMode [] (nvlinkBwMode: Out<c_uint>) -> nvmlReturn_t }
-            { 379 info nvmlSystemGetProcessName [] (pid: c_uint, name: Out<c_char>, length: c_uint) -> nvmlReturn_t }
-            { 380 pass nvmlSystemGetTopologyGpuSet [] (cpuNumber: c_uint, count: Out<c_uint>, deviceArray: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 379 info nvmlSystemGetProcessName [nvml::processes::name] (pid: c_uint, name: Out<c_char>, length: c_uint) -> nvmlReturn_t }
+            { 380 info nvmlSystemGetTopologyGpuSet [nvml::devices::near_cpu] (cpuNumber: c_uint, count: Out<c_uint>, deviceArray: Out<nvmlDevice_t>) -> nvmlReturn_t }
             { 381 pass nvmlSystemRegisterEvents [] (request: Out<nvmlSystemRegisterEventRequest_t>) -> nvmlReturn_t }
-            { 382 pass nvmlSystemSetConfComputeGpusReadyState [] (isAcceptingWork: c_uint) -> nvmlReturn_t }
-            { 383 pass nvmlSystemSetConfComputeKeyRotationThresholdInfo [] (pKeyRotationThrInfo: Out<nvmlConfComputeSetKeyRotationThresholdInfo_t>) -> nvmlReturn_t }
-            { 384 pass nvmlSystemSetNvlinkBwMode [] (nvlinkBwMode: c_uint) -> nvmlReturn_t }
+            { 382 set nvmlSystemSetConfComputeGpusReadyState [nvml::refuse::no_permission] (isAcceptingWork: c_uint) -> nvmlReturn_t }
+            { 383 set nvmlSystemSetConfComputeKeyRotationThresholdInfo [nvml::refuse::no_permission] (pKeyRotationThrInfo: Out<nvmlConfComputeSetKeyRotationThresholdInfo_t>) -> nvmlReturn_t }
+            { 384 set nvmlSystemSetNvlinkBwMode [nvml::refuse::no_permission] (nvlinkBwMode: c_uint) -> nvmlReturn_t }
             { 385 pass nvmlUnitGetCount [] (unitCount: Out<c_uint>) -> nvmlReturn_t }
-            { 386 pass nvmlUnitGetDevices [] (unit: nvmlUnit_t, deviceCount: Out<c_uint>, devices: Out<nvmlDevice_t>) -> nvmlReturn_t }
+            { 386 info nvmlUnitGetDevices [nvml::devices::of_unit] (unit: nvmlUnit_t, deviceCount: Out<c_uint>, devices: Out<nvmlDevice_t>) -> nvmlReturn_t }
             { 387 pass nvmlUnitGetFanSpeedInfo [] (unit: nvmlUnit_t, fanSpeeds: Out<nvmlUnitFanSpeeds_t>) -> nvmlReturn_t }
             { 388 pass nvmlUnitGetHandleByIndex [] (index: c_uint, unit: Out<nvmlUnit_t>) -> nvmlReturn_t }
             { 389 pass nvmlUnitGetLedState [] (unit: nvmlUnit_t, state: Out<nvmlLedState_t>) -> nvmlReturn_t }
             { 390 pass nvmlUnitGetPsuInfo [] (unit: nvmlUnit_t, psu: Out<nvmlPSUInfo_t>) -> nvmlReturn_t }
             { 391 pass nvmlUnitGetTemperature [] (unit: nvmlUnit_t, type_: c_uint, temp: Out<c_uint>) -> nvmlReturn_t }
             { 392 pass nvmlUnitGetUnitInfo [] (unit: nvmlUnit_t, info: Out<nvmlUnitInfo_t>) -> nvmlReturn_t }
-            { 393 pass nvmlUnitSetLedState [] (unit: nvmlUnit_t, color: nvmlLedColor_t) -> nvmlReturn_t }
-            { 394 pass nvmlVgpuInstanceClearAccountingPids [] (vgpuInstance: nvmlVgpuInstance_t) -> nvmlReturn_t }
+            { 393 set nvmlUnitSetLedState [nvml::refuse::no_permission] (unit: nvmlUnit_t, color: nvmlLedColor_t) -> nvmlReturn_t }
+            { 394 set nvmlVgpuInstanceClearAccountingPids [nvml::refuse::no_permission] (vgpuInstance: nvmlVgpuInstance_t) -> nvmlReturn_t }
             { 395 pass nvmlVgpuInstanceGetAccountingMode [] (vgpuInstance: nvmlVgpuInstance_t, mode: Out<nvmlEnableState_t>) -> nvmlReturn_t }
             { 396 pass nvmlVgpuInstanceGetAccountingPids [] (vgpuInstance: nvmlVgpuInstance_t, count: Out<c_uint>, pids: Out<c_uint>) -> nvmlReturn_t }
             { 397 pass nvmlVgpuInstanceGetAccountingStats [] (vgpuInstance: nvmlVgpuInstance_t, pid: c_uint, stats: Out<nvmlAccountingStats_t>) -> nvmlReturn_t }
@@ -424,7 +424,7 @@ macro_rules! nvml_table {
             { 416 pass nvmlVgpuInstanceGetUUID [] (vgpuInstance: nvmlVgpuInstance_t, uuid: Out<c_char>, size: c_uint) -> nvmlReturn_t }
             { 417 pass nvmlVgpuInstanceGetVmDriverVersion [] (vgpuInstance: nvmlVgpuInstance_t, version: Out<c_char>, length: c_uint) -> nvmlReturn_t }
             { 418 pass nvmlVgpuInstanceGetVmID [] (vgpuInstance: nvmlVgpuInstance_t, vmId: Out<c_char>, size: c_uint, vmIdType: Out<nvmlVgpuVmIdType_t>) -> nvmlReturn_t }
-            { 419 pass nvmlVgpuInstanceSetEncoderCapacity [] (vgpuInstance: nvmlVgpuInstance_t, encoderCapacity: c_uint) -> nvmlReturn_t }
+            { 419 set nvmlVgpuInstanceSetEncoderCapacity [nvml::refuse::no_permission] (vgpuInstance: nvmlVgpuInstance_t, encoderCapacity: c_uint) -> nvmlReturn_t }
             { 420 pass nvmlVgpuTypeGetBAR1Info [] (vgpuTypeId: nvmlVgpuTypeId_t, bar1Info: Out<nvmlVgpuTypeBar1Info_t>) -> nvmlReturn_t }
             { 421 pass nvmlVgpuTypeGetCapabilities [] (vgpuTypeId: nvmlVgpuTypeId_t, capability: nvmlVgpuCapability_t, capResult: Out<c_uint>) -> nvmlReturn_t }
             { 422 pass nvmlVgpuTypeGetClass [] (vgpuTypeId: nvmlVgpuTypeId_t, vgpuTypeClass: Out<c_char>, size: Out<c_uint>) -> nvmlReturn_t }
