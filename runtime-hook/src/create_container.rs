@@ -34,6 +34,11 @@ const COVER_LIMIT: usize = 512;
 /// # Errors
 /// [`HookError`]; nothing that was made stays, and the grant is given back.
 pub fn run(args: &HookArgs, state: &State) -> Result<Vec<String>, HookError> {
+    if !namespace::users_are_the_hosts() {
+        // create-runtime has done it, from outside, or has refused: then this container is not starting. Nothing of
+        // the host's records can be read here.
+        return Ok(Vec::new());
+    }
     let store = Store::new(Path::new(&args.run_dir));
     let key = key(&state.id, &state.bundle);
     let plan = plan(&store, &key, args, state)?;

@@ -85,6 +85,13 @@ pub fn owner(pid: i32) -> Result<Option<Owner>, NamespaceError> {
     }))
 }
 
+/// Whether user numbers here are the host's. False in a rootless engine, and in a container's own user namespace.
+#[must_use]
+pub fn users_are_the_hosts() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Makes this thread create files as `owner`, and still pass every permission. Only within [`within`], whose thread
 /// ends with the work.
 pub fn create_as(owner: Owner) {

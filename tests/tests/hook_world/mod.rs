@@ -104,6 +104,7 @@ impl World {
             rootfs,
             init,
             root_key: false,
+            own_users: namespaces.contains(&"-Ur"),
         };
         container.wait_for_namespace();
         container
@@ -155,6 +156,8 @@ pub(crate) struct Container<'a> {
     pub(crate) init: Child,
     /// Whether the state names the root, as crun's does.
     pub(crate) root_key: bool,
+    /// Whether it has a user namespace of its own.
+    pub(crate) own_users: bool,
 }
 
 impl Container<'_> {
@@ -188,12 +191,11 @@ impl Container<'_> {
         let hook = built::file("bin/vgpu-hook");
         let mut command = if stage == Stage::CreateContainer {
             let mut command = Command::new("nsenter");
-            command
-                .arg("-t")
-                .arg(self.init.id().to_string())
-                .arg("-m")
-                .arg("--")
-                .arg(hook);
+            command.arg("-t").arg(self.init.id().to_string()).arg("-m");
+            if self.own_users {
+                command.args(["-U", "--preserve-credentials"]);
+            }
+            command.arg("--").arg(hook);
             command
         } else {
             Command::new(hook)
