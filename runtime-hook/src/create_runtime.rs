@@ -58,6 +58,7 @@ fn grant_device(
     let region = store.region(&grant.key);
     region::write(&region, grant)?;
     region::enter(&region, grant.pid)?;
+    region::publish(&region);
     let owner = namespace::owner(grant.pid)?;
     let plan = Plan {
         container_id: grant.container_id.clone(),

@@ -67,11 +67,39 @@ pub fn write(path: &Path, grant: &Grant) -> Result<(), HostRegionError> {
     vgpu_region::create(path, &grant.limits(&Limits::default())).map_err(pages)
 }
 
-/// Takes the tmpfs away; none there is fine. Containers that still have it keep it until they end.
+/// The process whose mount namespace is the host's.
+const INIT: i32 = 1;
+
+/// Makes the region visible in the host's own mount namespace, when the engine has another one. Only for those who
+/// look at it from there, so a failure costs nothing but their view.
+pub fn publish(path: &Path) {
+    let parent = path.parent().unwrap_or(path);
+    let identity = |path: &Path| rustix::fs::lstat(path).map(|s| (s.st_dev, s.st_ino));
+    let (Ok(tree), Ok(ours)) = (mounts::clone(path), identity(parent)) else {
+        return;
+    };
+    let attach = || {
+        // The same run directory, or it would be mounted on a stranger's.
+        if identity(parent) == Ok(ours) {
+            attach_there(path, &tree).ok();
+        }
+    };
+    namespace::within(INIT, attach).ok();
+}
+
+/// Takes the tmpfs away, here and where it was published; none there is fine. Containers that still have it keep it
+/// until they end.
 ///
 /// # Errors
 /// What the system said.
 pub fn unmount(path: &Path) -> Result<(), Errno> {
+    let here = unmount_here(path);
+    // Nobody there, or not ours to enter: then nothing was published either.
+    namespace::within(INIT, || unmount_here(path)).ok();
+    here
+}
+
+fn unmount_here(path: &Path) -> Result<(), Errno> {
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(path, flags) {
         Err(Errno::INVAL | Errno::NOENT) | Ok(()) => Ok(()),

@@ -154,6 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_apart_from_the_host_shows_its_regions_there() {
+        let same = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        if skip() || same("1") != same("self") {
+            return;
+        }
+        let world = World::new();
+        let mut container = world.container(|_| ());
+        container.engine_apart = true;
+        let args = [world.args("a", GPU0, GIB), world.args("b", GPU0, GIB)];
+        for args in &args {
+            container.hook(Stage::CreateRuntime, args).good();
+            assert_eq!(world.mounts().len(), 1, "{:?}", world.mounts());
+        }
+        container.hook(Stage::CreateContainer, &args[0]).good();
+        assert!(container.inside("usr/lib/vgpu/region/usage").exists());
+        container.stop();
+        container.hook(Stage::Poststop, &args[0]).good();
+        assert!(world.mounts().is_empty() && world.grants().is_empty());
+    }
+
+    #[test]
     fn a_release_that_comes_late_spares_the_container_that_runs_again() {
         if skip() {
             return;

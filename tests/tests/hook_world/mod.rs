@@ -104,6 +104,7 @@ impl World {
             rootfs,
             init,
             root_key: false,
+            engine_apart: false,
             own_users: namespaces.contains(&"-Ur"),
         };
         container.wait_for_namespace();
@@ -156,6 +157,8 @@ pub(crate) struct Container<'a> {
     pub(crate) init: Child,
     /// Whether the state names the root, as crun's does.
     pub(crate) root_key: bool,
+    /// Whether its engine runs hooks in a mount namespace other than the host's.
+    pub(crate) engine_apart: bool,
     /// Whether it has a user namespace of its own.
     pub(crate) own_users: bool,
 }
@@ -196,6 +199,12 @@ impl Container<'_> {
                 command.args(["-U", "--preserve-credentials"]);
             }
             command.arg("--").arg(hook);
+            command
+        } else if self.engine_apart {
+            let mut command = Command::new("unshare");
+            command
+                .args(["-m", "--propagation", "slave", "--"])
+                .arg(hook);
             command
         } else {
             Command::new(hook)
