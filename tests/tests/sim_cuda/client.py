@@ -62,7 +62,7 @@ def everything():
     launch(stream, 10_000_000)
     good(cu.cuEventRecord(last, stream))
     good(cu.cuEventSynchronize(last))
-    assert 10 <= good(cu.cuEventElapsedTime(first, last)) < 15
+    assert 10 <= good(cu.cuEventElapsedTime(first, last)) < 200
     pooled = good(cu.cuMemAllocAsync(1000, stream))
     good(cu.cuMemFreeAsync(pooled, stream))
     mode = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL

@@ -233,7 +233,7 @@ fn every_kind_of_launch_takes_time() {
     good(cuda.cuEventRecord(end, stream));
     good(cuda.cuEventSynchronize(end));
     let measured = cuda.elapsed(start, end);
-    assert!((15.0..18.0).contains(&measured), "{measured}");
+    assert!((15.0..115.0).contains(&measured), "{measured}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn a_graph_is_built_changed_and_run() {
     good(cuda.cuEventRecord(end, stream));
     good(cuda.cuStreamSynchronize(stream));
     let measured = cuda.elapsed(start, end);
-    assert!((10.0..13.0).contains(&measured), "{measured}");
+    assert!((10.0..110.0).contains(&measured), "{measured}");
     assert_eq!(cuda.get(memory, 100), [5; 100]);
     let other = fill_params(memory, 6, 50);
     good(cuda.cuGraphExecMemsetNodeSetParams(exec, fill, input(&other), null()));

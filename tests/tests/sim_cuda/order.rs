@@ -30,7 +30,7 @@ fn kernels_take_their_time_and_events_measure_it() {
     good(cuda.cuEventSynchronize(end));
     good(cuda.cuStreamQuery(stream));
     let measured = cuda.elapsed(start, end);
-    assert!((30.0..35.0).contains(&measured), "{measured}");
+    assert!((30.0..130.0).contains(&measured), "{measured}");
 }
 
 #[test]
@@ -153,13 +153,13 @@ fn work_of_two_gpus_runs_side_by_side() {
     good(cuda.cuCtxSetCurrent(context));
     let second = (cuda.spin(), cuda.stream());
     let start = Instant::now();
-    good(cuda.launch(first.0, first.1, 60 * MS));
-    good(cuda.launch(second.0, second.1, 60 * MS));
+    good(cuda.launch(first.0, first.1, 300 * MS));
+    good(cuda.launch(second.0, second.1, 300 * MS));
     good(cuda.cuStreamSynchronize(first.1));
     good(cuda.cuStreamSynchronize(second.1));
     let took = start.elapsed();
     assert!(
-        took >= Duration::from_millis(59) && took < Duration::from_millis(110),
+        took >= Duration::from_millis(299) && took < Duration::from_millis(580),
         "{took:?}"
     );
 }

@@ -108,7 +108,7 @@ fn two_processes_share_a_gpu_and_events_show_it() {
     let measured = cuda.elapsed(first, second);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!((190.0..230.0).contains(&measured), "{measured}");
+    assert!((190.0..300.0).contains(&measured), "{measured}");
 }
 
 #[test]

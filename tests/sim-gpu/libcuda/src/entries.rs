@@ -246,6 +246,8 @@ bodies! {
         alloc_async = cuMemAllocAsync cuMemAllocAsync_ptsz;
         alloc_from = cuMemAllocFromPoolAsync cuMemAllocFromPoolAsync_ptsz;
         free_async = cuMemFreeAsync cuMemFreeAsync_ptsz;
+    }
+    pool_settings {
         get_attribute = cuMemPoolGetAttribute;
         set_attribute = cuMemPoolSetAttribute;
         set_access = cuMemPoolSetAccess;
@@ -328,6 +330,19 @@ bodies! {
         containing = cuGraphNodeGetContainingGraph;
         local_id = cuGraphNodeGetLocalId;
         tools_id = cuGraphNodeGetToolsId;
+        destroy_node = cuGraphDestroyNode;
+    }
+    graph_objects {
+        object_create = cuUserObjectCreate;
+        object_retain = cuUserObjectRetain;
+        object_release = cuUserObjectRelease;
+        retain_object = cuGraphRetainUserObject;
+        release_object = cuGraphReleaseUserObject;
+        device_memory = cuDeviceGetGraphMemAttribute;
+        set_device_memory = cuDeviceSetGraphMemAttribute;
+        trim_device_memory = cuDeviceGraphMemTrim;
+    }
+    graph_edges {
         get_nodes = cuGraphGetNodes;
         get_roots = cuGraphGetRootNodes;
         get_edges = cuGraphGetEdges;
@@ -340,15 +355,6 @@ bodies! {
         add_dependencies_v2 = cuGraphAddDependencies_v2;
         remove_dependencies = cuGraphRemoveDependencies;
         remove_dependencies_v2 = cuGraphRemoveDependencies_v2;
-        destroy_node = cuGraphDestroyNode;
-        object_create = cuUserObjectCreate;
-        object_retain = cuUserObjectRetain;
-        object_release = cuUserObjectRelease;
-        retain_object = cuGraphRetainUserObject;
-        release_object = cuGraphReleaseUserObject;
-        device_memory = cuDeviceGetGraphMemAttribute;
-        set_device_memory = cuDeviceSetGraphMemAttribute;
-        trim_device_memory = cuDeviceGraphMemTrim;
     }
     graph_nodes {
         add_kernel_v1 = cuGraphAddKernelNode;
@@ -364,6 +370,8 @@ bodies! {
         add_free = cuGraphAddMemFreeNode;
         add_any_v1 = cuGraphAddNode;
         add_any = cuGraphAddNode_v2 cuGraphAddNode_v3;
+    }
+    graph_params {
         get_kernel_v1 = cuGraphKernelNodeGetParams;
         get_kernel = cuGraphKernelNodeGetParams_v2;
         get_copy = cuGraphMemcpyNodeGetParams;
@@ -415,6 +423,8 @@ bodies! {
         begin_v1 = cuStreamBeginCapture cuStreamBeginCapture_ptsz;
         begin_to_graph = cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz;
         end = cuStreamEndCapture cuStreamEndCapture_ptsz;
+    }
+    capture_info {
         is_capturing = cuStreamIsCapturing cuStreamIsCapturing_ptsz;
         info = cuStreamGetCaptureInfo cuStreamGetCaptureInfo_ptsz;
         info_v2 = cuStreamGetCaptureInfo_v2 cuStreamGetCaptureInfo_v2_ptsz;

@@ -18,9 +18,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use vgpu_cuda_sys::cuda::CUresult;
-use vgpu_cuda_sys::cuda::{CUDA_ERROR_UNKNOWN, CUDA_SUCCESS};
+use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_UNKNOWN, CUDA_SUCCESS};
 
-use crate::error::Cu;
+use crate::error::{Cu, ensure_or};
 use crate::init;
 use crate::state;
 
@@ -71,7 +71,12 @@ fn boundary(row: &Row, body: impl FnOnce() -> Cu) -> CUresult {
         if !row.always {
             init::check()?;
         }
-        state::thread(|thread| thread.per_thread.set(row.per_thread))?;
+        let inside = state::thread(|thread| {
+            thread.per_thread.set(row.per_thread);
+            thread.in_callback.get()
+        })?;
+        // Host functions must not call the driver, which could wait for the very function.
+        ensure_or(row.always || !inside, CUDA_ERROR_NOT_PERMITTED)?;
         body()
     });
     match catch_unwind(run) {

@@ -4,17 +4,16 @@
 //! [`crate::graph_exec`]. Edges carry no data here (programmatic launches have no meaning without kernels that run),
 //! so every edge has the default data and no query loses anything.
 
-use core::ffi::{c_uint, c_ulonglong, c_void};
+use core::ffi::{c_uint, c_ulonglong};
 
+use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::*;
-use vgpu_cuda_sys::{In, Out};
 
 use crate::copy::Shape;
 use crate::error::{Cu, Fail, ensure, ensure_or, fail, put};
 use crate::launch::KernelCall;
 use crate::memset::Fill;
 use crate::queue::HostCall;
-use crate::raw;
 use crate::region::Kind;
 use crate::state::{Map, State, handle, id, lock, node};
 use crate::value::ValueOp;
@@ -74,7 +73,7 @@ pub(crate) struct Graph {
     origin: u64,
     clones: Vec<(u64, u64)>,
     /// References to user objects.
-    objects: Map<u32>,
+    pub(crate) objects: Map<u32>,
 }
 
 /// One node.
@@ -92,8 +91,8 @@ pub(crate) struct Node {
 /// An object of the program that graphs keep alive.
 #[derive(Debug)]
 pub(crate) struct UserObject {
-    count: u32,
-    destroy: HostCall,
+    pub(crate) count: u32,
+    pub(crate) destroy: HostCall,
 }
 
 impl State {
@@ -218,7 +217,7 @@ impl State {
         }
     }
 
-    fn drop_object(&mut self, object: u64, count: u32) -> Option<HostCall> {
+    pub(crate) fn drop_object(&mut self, object: u64, count: u32) -> Option<HostCall> {
         let known = self.user_objects.get_mut(&object)?;
         known.count = known.count.saturating_sub(count);
         if known.count > 0 {
@@ -250,7 +249,7 @@ impl State {
         false
     }
 
-    fn edges(&mut self, graph: u64) -> Cu<Vec<(u64, u64)>> {
+    pub(crate) fn edges(&mut self, graph: u64) -> Cu<Vec<(u64, u64)>> {
         let nodes = self.graph(graph)?.nodes.clone();
         let into = |to: u64| {
             let after = self
@@ -297,24 +296,6 @@ impl State {
 /// Runs what the program wants told when its objects go.
 pub(crate) fn run_all(calls: Vec<HostCall>) {
     calls.into_iter().for_each(crate::queue::call_program);
-}
-
-/// Copies handles out: all of them, and null for the room that is left. Without a place, only their number.
-fn put_list<T>(out: Out<*mut T>, count: Out<usize>, list: &[u64]) -> Cu {
-    let room = count.read().ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    if out.is_null() {
-        return put(count, list.len());
-    }
-    let handles: Vec<*mut T> = (0..room)
-        .map(|index| handle(list.get(index).copied().unwrap_or(0)))
-        .collect();
-    out.write_all(&handles);
-    put(count, room.min(list.len()))
-}
-
-fn put_edge_data(out: Out<CUgraphEdgeData>, count: usize) {
-    let data: Vec<CUgraphEdgeData> = vec![raw::zeroed(); count];
-    out.write_all(&data);
 }
 
 pub(crate) fn create(out: Out<CUgraph>, flags: c_uint) -> Cu {
@@ -378,163 +359,6 @@ pub(crate) fn tools_id(node: CUgraphNode, out: Out<c_ulonglong>) -> Cu {
     put(out, tools)
 }
 
-pub(crate) fn get_nodes(graph: CUgraph, out: Out<CUgraphNode>, count: Out<usize>) -> Cu {
-    let nodes = lock().graph(id(graph))?.nodes.clone();
-    put_list(out, count, &nodes)
-}
-
-pub(crate) fn get_roots(graph: CUgraph, out: Out<CUgraphNode>, count: Out<usize>) -> Cu {
-    let mut state = lock();
-    let nodes = state.graph(id(graph))?.nodes.clone();
-    let is_root = |node: &u64| {
-        state
-            .nodes
-            .get(node)
-            .is_some_and(|node| node.after.is_empty())
-    };
-    let roots: Vec<u64> = nodes.into_iter().filter(is_root).collect();
-    put_list(out, count, &roots)
-}
-
-pub(crate) fn get_edges(
-    graph: CUgraph,
-    from: Out<CUgraphNode>,
-    to: Out<CUgraphNode>,
-    count: Out<usize>,
-) -> Cu {
-    get_edges_v2(graph, from, to, Out::null(), count)
-}
-
-pub(crate) fn get_edges_v2(
-    graph: CUgraph,
-    from: Out<CUgraphNode>,
-    to: Out<CUgraphNode>,
-    data: Out<CUgraphEdgeData>,
-    count: Out<usize>,
-) -> Cu {
-    ensure(from.is_null() == to.is_null() && (data.is_null() || !from.is_null()))?;
-    let edges = lock().edges(id(graph))?;
-    let room = count.read().ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    let (starts, ends): (Vec<u64>, Vec<u64>) = edges.into_iter().unzip();
-    put_list(from, count, &starts)?;
-    if !to.is_null() {
-        put_edge_data(data, room);
-        count.write(room);
-    }
-    put_list(to, count, &ends)
-}
-
-pub(crate) fn get_dependencies(node: CUgraphNode, out: Out<CUgraphNode>, count: Out<usize>) -> Cu {
-    get_dependencies_v2(node, out, Out::null(), count)
-}
-
-pub(crate) fn get_dependencies_v2(
-    node: CUgraphNode,
-    out: Out<CUgraphNode>,
-    data: Out<CUgraphEdgeData>,
-    count: Out<usize>,
-) -> Cu {
-    ensure(data.is_null() || !out.is_null())?;
-    let after = lock().node(id(node))?.after.clone();
-    put_edge_data(data, count.read().unwrap_or(0));
-    put_list(out, count, &after)
-}
-
-pub(crate) fn get_dependents(node: CUgraphNode, out: Out<CUgraphNode>, count: Out<usize>) -> Cu {
-    get_dependents_v2(node, out, Out::null(), count)
-}
-
-pub(crate) fn get_dependents_v2(
-    node: CUgraphNode,
-    out: Out<CUgraphNode>,
-    data: Out<CUgraphEdgeData>,
-    count: Out<usize>,
-) -> Cu {
-    ensure(data.is_null() || !out.is_null())?;
-    let mut state = lock();
-    let graph = state.node(id(node))?.graph;
-    let edges = state.edges(graph)?;
-    let later: Vec<u64> = edges
-        .into_iter()
-        .filter(|edge| edge.0 == id(node))
-        .map(|edge| edge.1)
-        .collect();
-    put_edge_data(data, count.read().unwrap_or(0));
-    put_list(out, count, &later)
-}
-
-/// The pairs of nodes that an edge function names.
-fn pairs(
-    graph: CUgraph,
-    from: In<CUgraphNode>,
-    to: In<CUgraphNode>,
-    count: usize,
-) -> Cu<Vec<(u64, u64)>> {
-    let wrong = Fail(CUDA_ERROR_INVALID_VALUE);
-    let from = raw::array::<u64>(raw::addr_in(from), count).ok_or(wrong)?;
-    let to = raw::array::<u64>(raw::addr_in(to), count).ok_or(wrong)?;
-    let mut state = lock();
-    for &node in from.iter().chain(&to) {
-        ensure(state.node(node)?.graph == id(graph))?;
-    }
-    Ok(from.into_iter().zip(to).collect())
-}
-
-pub(crate) fn add_dependencies(
-    graph: CUgraph,
-    from: In<CUgraphNode>,
-    to: In<CUgraphNode>,
-    count: usize,
-) -> Cu {
-    let pairs = pairs(graph, from, to, count)?;
-    let mut state = lock();
-    for &(from, to) in &pairs {
-        let known = state.node(to)?.after.contains(&from);
-        ensure(!known && !state.leads_to(to, from))?;
-    }
-    for (from, to) in pairs {
-        state.node(to)?.after.push(from);
-    }
-    Ok(())
-}
-
-pub(crate) fn add_dependencies_v2(
-    graph: CUgraph,
-    from: In<CUgraphNode>,
-    to: In<CUgraphNode>,
-    _data: In<CUgraphEdgeData>,
-    count: usize,
-) -> Cu {
-    add_dependencies(graph, from, to, count)
-}
-
-pub(crate) fn remove_dependencies(
-    graph: CUgraph,
-    from: In<CUgraphNode>,
-    to: In<CUgraphNode>,
-    count: usize,
-) -> Cu {
-    let pairs = pairs(graph, from, to, count)?;
-    let mut state = lock();
-    for &(from, to) in &pairs {
-        ensure(state.node(to)?.after.contains(&from))?;
-    }
-    for (from, to) in pairs {
-        state.node(to)?.after.retain(|&before| before != from);
-    }
-    Ok(())
-}
-
-pub(crate) fn remove_dependencies_v2(
-    graph: CUgraph,
-    from: In<CUgraphNode>,
-    to: In<CUgraphNode>,
-    _data: In<CUgraphEdgeData>,
-    count: usize,
-) -> Cu {
-    remove_dependencies(graph, from, to, count)
-}
-
 /// `cuGraphDestroyNode`: not for memory nodes, whose addresses others may know.
 pub(crate) fn destroy_node(node: CUgraphNode) -> Cu {
     let calls = {
@@ -550,124 +374,5 @@ pub(crate) fn destroy_node(node: CUgraphNode) -> Cu {
         state.end_node(id(node))
     };
     run_all(calls);
-    Ok(())
-}
-
-pub(crate) fn object_create(
-    out: Out<CUuserObject>,
-    pointer: Out<c_void>,
-    destroy: CUhostFn,
-    count: c_uint,
-    flags: c_uint,
-) -> Cu {
-    // The one flag says that the destructor may run at any time, and must be given.
-    ensure(!out.is_null() && count > 0 && count <= i32::MAX as u32)?;
-    ensure(flags == CU_USER_OBJECT_NO_DESTRUCTOR_SYNC)?;
-    let function = destroy.ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    let mut state = lock();
-    let object = state.new_handle();
-    let destroy = HostCall::Function {
-        function,
-        data: raw::addr_out(pointer),
-    };
-    state
-        .user_objects
-        .insert(object, UserObject { count, destroy });
-    put(out, handle(object))
-}
-
-pub(crate) fn object_retain(object: CUuserObject, count: c_uint) -> Cu {
-    ensure(count > 0)?;
-    let mut state = lock();
-    let known = state
-        .user_objects
-        .get_mut(&id(object))
-        .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    known.count = known
-        .count
-        .checked_add(count)
-        .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    Ok(())
-}
-
-pub(crate) fn object_release(object: CUuserObject, count: c_uint) -> Cu {
-    ensure(count > 0)?;
-    let call = {
-        let mut state = lock();
-        ensure(state.user_objects.contains_key(&id(object)))?;
-        state.drop_object(id(object), count)
-    };
-    run_all(call.into_iter().collect());
-    Ok(())
-}
-
-pub(crate) fn retain_object(
-    graph: CUgraph,
-    object: CUuserObject,
-    count: c_uint,
-    flags: c_uint,
-) -> Cu {
-    ensure(count > 0 && flags & !CU_GRAPH_USER_OBJECT_MOVE == 0)?;
-    if flags & CU_GRAPH_USER_OBJECT_MOVE == 0 {
-        object_retain(object, count)?;
-    }
-    let mut state = lock();
-    ensure(state.user_objects.contains_key(&id(object)))?;
-    *state
-        .graph(id(graph))?
-        .objects
-        .entry(id(object))
-        .or_insert(0) += count;
-    Ok(())
-}
-
-pub(crate) fn release_object(graph: CUgraph, object: CUuserObject, count: c_uint) -> Cu {
-    {
-        let mut state = lock();
-        let held = state.graph(id(graph))?.objects.get_mut(&id(object));
-        let held = held
-            .filter(|held| **held >= count)
-            .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-        *held -= count;
-    }
-    object_release(object, count)
-}
-
-pub(crate) fn device_memory(dev: CUdevice, which: CUgraphMem_attribute, out: Out<c_void>) -> Cu {
-    ensure(!out.is_null())?;
-    let mut state = lock();
-    let memory = state.device(dev)?.graph_memory;
-    let value = memory
-        .get(which as usize)
-        .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    raw::write(raw::addr_out(out), *value);
-    Ok(())
-}
-
-/// `cuDeviceSetGraphMemAttribute`: high marks can be reset to what is now.
-pub(crate) fn set_device_memory(
-    dev: CUdevice,
-    which: CUgraphMem_attribute,
-    value: Out<c_void>,
-) -> Cu {
-    ensure(!value.is_null() && raw::read::<u64>(raw::addr_out(value)) == 0)?;
-    let mut state = lock();
-    let memory = &mut state.device(dev)?.graph_memory;
-    match which {
-        CU_GRAPH_MEM_ATTR_USED_MEM_HIGH => memory[1] = memory[0],
-        CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH => memory[3] = memory[2],
-        _ => return fail(CUDA_ERROR_INVALID_VALUE),
-    }
-    Ok(())
-}
-
-pub(crate) fn trim_device_memory(dev: CUdevice) -> Cu {
-    let mut state = lock();
-    let [used, _, reserved, _] = state.device(dev)?.graph_memory;
-    let keep = used.next_multiple_of(2 << 20);
-    if reserved > keep {
-        node().refund(state.gpu(dev as usize), reserved - keep);
-        state.device(dev)?.graph_memory[2] = keep;
-    }
     Ok(())
 }

@@ -10,9 +10,9 @@
 //! |---|---|
 //! | start, devices | [`init`], [`node`], [`visible`], [`device`], [`attributes`] |
 //! | contexts, order of work | [`context`], [`primary`], [`stream`], [`queue`], [`event`], [`engine`] |
-//! | memory | [`space`], [`region`], [`memory`], [`host`], [`pool`], [`vmm`], [`array`], [`pointer`] |
+//! | memory | [`space`], [`region`], [`memory`], [`host`], [`pool`], [`pool_settings`], [`vmm`], [`array`], [`pointer`] |
 //! | work | [`copy`], [`copy_shapes`], [`memset`], [`module`], [`image`], [`library`], [`function`], [`launch`] |
-//! | graphs | [`graph`], [`graph_nodes`], [`graph_exec`], [`capture`] |
+//! | graphs | [`graph`], [`graph_nodes`], [`graph_params`], [`graph_edges`], [`graph_objects`], [`graph_exec`], [`capture`], [`capture_info`] |
 //! | rest | [`ipc`], [`proc_address`], [`error`], [`raw`] |
 //!
 //! It must never offer what the headers do not document: there are no export tables.
@@ -33,6 +33,7 @@
 mod array;
 mod attributes;
 mod capture;
+mod capture_info;
 mod context;
 mod copy;
 mod copy_shapes;
@@ -44,8 +45,11 @@ mod event;
 mod exports;
 mod function;
 mod graph;
+mod graph_edges;
 mod graph_exec;
 mod graph_nodes;
+mod graph_objects;
+mod graph_params;
 mod host;
 mod image;
 mod init;
@@ -58,6 +62,7 @@ mod module;
 mod node;
 mod pointer;
 mod pool;
+mod pool_settings;
 mod primary;
 mod proc_address;
 mod ptx;

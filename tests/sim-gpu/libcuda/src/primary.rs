@@ -59,9 +59,7 @@ pub(crate) fn release(dev: CUdevice) -> Cu {
 /// `cuDevicePrimaryCtxReset`: ends the context under its users' feet; they still release it.
 pub(crate) fn reset(dev: CUdevice) -> Cu {
     let context = lock().device(dev)?.primary.context;
-    end(context)?;
-    lock().device(dev)?.primary.users = 0;
-    Ok(())
+    end(context)
 }
 
 fn end(context: u64) -> Cu {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use vgpu_cuda_sys::cuda::*;
 
 use crate::copy::Shape;
-use crate::error::{Cu, Fail, ensure_or};
+use crate::error::{Cu, Fail};
 use crate::launch::KernelCall;
 use crate::memset::Fill;
 use crate::node::{Moment, now};
@@ -424,12 +424,8 @@ pub(crate) fn wait_context(context: u64) -> Cu {
     })
 }
 
-/// Waits for all work of a stream unless the program is itself a host function.
+/// Waits for all work of a stream, unless it captures.
 pub(crate) fn wait_after(stream: u64) -> Cu {
-    ensure_or(
-        !thread(|thread| thread.in_callback.get())?,
-        CUDA_ERROR_NOT_PERMITTED,
-    )?;
     let capturing = lock()
         .streams
         .get(&stream)
