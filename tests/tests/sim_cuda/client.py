@@ -119,7 +119,7 @@ def share():
     memory = good(cu.cuIpcGetMemHandle(pointer))
     assert cu.cuIpcOpenMemHandle(memory, 1)[0] == cu.CUresult.CUDA_ERROR_INVALID_CONTEXT
     event = good(cu.cuEventCreate(6))
-    launch(stream, 1_500_000_000)
+    launch(stream, 5_000_000_000)
     good(cu.cuEventRecord(event, stream))
     handles = [ctypes.string_at(handle.getPtr(), 64).hex() for handle in (memory, good(cu.cuIpcGetEventHandle(event)))]
     subprocess.run([sys.executable, "-c", CHILD, *handles], check=True)

@@ -147,3 +147,31 @@ fn errors_have_names_and_texts() {
     );
     assert!(text.is_null());
 }
+
+#[test]
+fn nothing_falls_over_zeroes() {
+    let cuda = Cuda::ready();
+    cuda.call_all_with_zeroes(|name, code| assert_ne!(code, CUDA_ERROR_UNKNOWN, "{name}"));
+    // Still in order afterwards.
+    let mut count = 0;
+    good(cuda.cuDeviceGetCount(Out::of(&mut count)));
+    assert_eq!(count, 2);
+}
+
+#[test]
+fn before_init_every_function_says_so() {
+    let cuda = Cuda::load("");
+    let free = [
+        "cuDriverGetVersion",
+        "cuGetErrorName",
+        "cuGetErrorString",
+        "cuGetExportTable",
+        "cuInit",
+    ];
+    cuda.call_all_with_zeroes(|name, code| {
+        // `cuInit` is itself among them, and succeeds.
+        if name < "cuInit" && !free.contains(&name) && !name.starts_with("cuGetProcAddress") {
+            assert_eq!(code, CUDA_ERROR_NOT_INITIALIZED, "{name}");
+        }
+    });
+}

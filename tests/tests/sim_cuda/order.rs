@@ -187,3 +187,49 @@ fn peers_are_enabled_once() {
     good(cuda.cuMemcpyPeer(there, peer, here, null(), 8));
     assert_eq!(cuda.get(there, 8), b"together");
 }
+
+unsafe extern "C" fn calls_the_driver(data: *mut c_void) {
+    // SAFETY: the test passes its library and a place for the answer, which outlive the stream's work.
+    let (cuda, answer) = unsafe { &*data.cast::<(&Cuda, AtomicU32)>() };
+    let mut count = 0;
+    answer.store(cuda.cuDeviceGetCount(Out::of(&mut count)), Ordering::SeqCst);
+}
+
+#[test]
+fn host_functions_may_not_call_the_driver() {
+    let cuda = Cuda::ready();
+    let stream = cuda.stream();
+    let mut both = (&cuda, AtomicU32::new(CUDA_ERROR_UNKNOWN));
+    // SAFETY: it outlives the synchronisation below.
+    let data = unsafe { Out::from_ptr((&raw mut both).cast::<c_void>()) };
+    good(cuda.cuLaunchHostFunc(stream, Some(calls_the_driver), data));
+    good(cuda.cuStreamSynchronize(stream));
+    assert_eq!(both.1.load(Ordering::SeqCst), CUDA_ERROR_NOT_PERMITTED);
+}
+
+#[test]
+fn many_threads_at_once() {
+    let cuda = Cuda::ready();
+    let before = cuda.free();
+    let mut context = null();
+    good(cuda.cuCtxGetCurrent(Out::of(&mut context)));
+    let (spin, shared, context) = (cuda.spin() as usize, &cuda, context as usize);
+    std::thread::scope(|scope| {
+        for number in 0..8_u8 {
+            scope.spawn(move || {
+                good(shared.cuCtxSetCurrent(context as CUcontext));
+                let stream = shared.stream();
+                for round in 0..50_usize {
+                    let pointer = shared.alloc(1000 + round * 700);
+                    good(shared.cuMemsetD8Async(pointer, number, 1000, stream));
+                    good(shared.launch(spin as CUfunction, stream, 1000));
+                    good(shared.cuStreamSynchronize(stream));
+                    assert_eq!(shared.get(pointer, 1000), [number; 1000]);
+                    good(shared.cuMemFree_v2(pointer));
+                }
+                good(shared.cuStreamDestroy_v2(stream));
+            });
+        }
+    });
+    assert_eq!(cuda.free(), before);
+}

@@ -35,6 +35,13 @@ macro_rules! methods {
             )*
         }
 
+        impl Cuda {
+            /// Calls every function with nothing but zeroes, and hands over its name and answer.
+            pub(crate) fn call_all_with_zeroes(&self, mut answer: impl FnMut(&str, CUresult)) {
+                $( answer(stringify!($name), self.$name($(zeroed::<$type>()),*)); )*
+            }
+        }
+
         /// The names of the table.
         pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
     };

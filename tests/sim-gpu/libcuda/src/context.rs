@@ -399,6 +399,19 @@ pub(crate) fn synchronize_of(context: CUcontext) -> Cu {
     queue::wait_context(context)
 }
 
+/// `cuFlushGPUDirectRDMAWrites`: nothing is ever on its way here.
+pub(crate) fn flush_remote_writes(
+    target: CUflushGPUDirectRDMAWritesTarget,
+    scope: CUflushGPUDirectRDMAWritesScope,
+) -> Cu {
+    ensure(target == CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX)?;
+    ensure(matches!(
+        scope,
+        CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER | CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_ALL_DEVICES
+    ))?;
+    lock().current().map(drop)
+}
+
 pub(crate) fn enable_peer(peer: CUcontext, flags: c_uint) -> Cu {
     ensure(flags == 0)?;
     let mut state = lock();

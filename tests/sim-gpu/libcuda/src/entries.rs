@@ -81,6 +81,7 @@ bodies! {
         reset_persisting = cuCtxResetPersistingL2Cache;
         synchronize = cuCtxSynchronize;
         synchronize_of = cuCtxSynchronize_v2;
+        flush_remote_writes = cuFlushGPUDirectRDMAWrites;
         enable_peer = cuCtxEnablePeerAccess;
         disable_peer = cuCtxDisablePeerAccess;
     }

@@ -161,6 +161,8 @@ pub(crate) struct SharedEvent {
     /// Address of a mapping of one page, which lives as long as the process.
     page: u64,
     number: u64,
+    /// This process made it.
+    own: bool,
 }
 
 const PAGE: u64 = 4096;
@@ -185,6 +187,7 @@ impl SharedEvent {
         Ok(Self {
             page: page.ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))?,
             number,
+            own: true,
         })
     }
 
@@ -198,6 +201,7 @@ impl SharedEvent {
         Ok(Self {
             page: page.ok_or(Fail(CUDA_ERROR_MAP_FAILED))?,
             number,
+            own: false,
         })
     }
 
@@ -240,6 +244,9 @@ impl SharedEvent {
 
 impl Drop for SharedEvent {
     fn drop(&mut self) {
+        if self.own {
+            node().unexport(self.number);
+        }
         raw::unmap(self.page, PAGE);
     }
 }

@@ -1,19 +1,19 @@
 //! The simulated driver's `libcuda.so.1`: the documented CUDA driver API over a simulated node.
 //!
-//! Every public function of `cuda.h` is exported, made from the same table as the limiter's ([`exports`]); the ones
-//! listed in [`entries`] have a body in a chapter module, the others answer `CUDA_ERROR_NOT_SUPPORTED`. Bytes are
+//! Every public function of `cuda.h` is exported, made from the same table as the limiter's (`exports`); the ones
+//! listed in `entries` have a body in a chapter module, the others answer `CUDA_ERROR_NOT_SUPPORTED`. Bytes are
 //! real: device memory is address space of the process, copies move it. Kernels are not executed; they occupy
-//! their GPU for a time ([`module`] says how long). What processes share (memory in use, GPU time) lives in the
+//! their GPU for a time (`module` says how long). What processes share (memory in use, GPU time) lives in the
 //! node page of `sim_gpu`.
 //!
 //! | chapter | modules |
 //! |---|---|
-//! | start, devices | [`init`], [`node`], [`visible`], [`device`], [`attributes`] |
-//! | contexts, order of work | [`context`], [`primary`], [`stream`], [`queue`], [`event`], [`engine`] |
-//! | memory | [`space`], [`region`], [`memory`], [`host`], [`pool`], [`pool_settings`], [`vmm`], [`array`], [`pointer`] |
-//! | work | [`copy`], [`copy_shapes`], [`memset`], [`module`], [`image`], [`library`], [`function`], [`launch`] |
-//! | graphs | [`graph`], [`graph_nodes`], [`graph_params`], [`graph_edges`], [`graph_objects`], [`graph_exec`], [`capture`], [`capture_info`] |
-//! | rest | [`ipc`], [`proc_address`], [`error`], [`raw`] |
+//! | start, devices | `init`, `node`, `visible`, `device`, `attributes` |
+//! | contexts, order of work | `context`, `primary`, `stream`, `queue`, `event`, `engine` |
+//! | memory | `space`, `region`, `memory`, `host`, `pool`, `pool_settings`, `vmm`, `array`, `pointer` |
+//! | work | `copy`, `copy_shapes`, `memset`, `module`, `image`, `library`, `function`, `launch` |
+//! | graphs | `graph`, `graph_nodes`, `graph_params`, `graph_edges`, `graph_objects`, `graph_exec`, `capture`, `capture_info` |
+//! | rest | `ipc`, `proc_address`, `error`, `raw` |
 //!
 //! It must never offer what the headers do not document: there are no export tables.
 #![allow(

@@ -123,6 +123,11 @@ impl Node {
             .or_else(|_| fail(CUDA_ERROR_OPERATING_SYSTEM))
     }
 
+    /// Takes a file back that this process left with the node.
+    pub(crate) fn unexport(&self, number: u64) {
+        let _gone = self.client.unexport(number);
+    }
+
     /// The file that some process left with the node.
     pub(crate) fn import(&self, number: u64) -> Cu<OwnedFd> {
         self.client

@@ -226,7 +226,9 @@ impl State {
     pub(crate) fn free_region(&mut self, region: Region) {
         let gpu = self.gpu(region.device);
         let held = whole_pages(region.size);
-        if region.file.is_some() {
+        if let Some((_, number)) = region.file {
+            // Who has it open keeps it; nobody else can open it any more.
+            node().unexport(number);
             raw::reserve_again(region.base, held, raw::Protection::ReadWrite);
         }
         match region.kind {

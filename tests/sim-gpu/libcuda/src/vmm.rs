@@ -1,7 +1,8 @@
 //! Virtual memory management: address reservations, physical allocations, mappings, access.
 //!
 //! A physical allocation is a file in memory, charged to the GPU that its properties name for as long as a handle
-//! or a mapping of it lives; host locations charge nobody. A mapping is that file mapped over a reserved range, and
+//! or a mapping of it lives in the process that made it; host locations charge nobody, and neither do imports (on a
+//! GPU memory lives on while an importer has it; here its bytes do, but no longer on anybody's account). A mapping is that file mapped over a reserved range, and
 //! can be used when access has been set.
 
 use core::ffi::{c_ulonglong, c_void};
