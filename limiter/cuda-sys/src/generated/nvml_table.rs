@@ -79,11 +79,11 @@ macro_rules! nvml_table {
             { 71 pass nvmlDeviceGetDynamicPstatesInfo [] (device: nvmlDevice_t, pDynamicPstatesInfo: Out<nvmlGpuDynamicPstatesInfo_t>) -> nvmlReturn_t }
             { 72 pass nvmlDeviceGetEccMode [] (device: nvmlDevice_t, current: Out<nvmlEnableState_t>, pending: Out<nvmlEnableState_t>) -> nvmlReturn_t }
             { 73 pass nvmlDeviceGetEncoderCapacity [] (device: nvmlDevice_t, encoderQueryType: nvmlEncoderType_t, encoderCapacity: Out<c_uint>) -> nvmlReturn_t }
-            { 74 pass nvmlDeviceGetEncoderSessions [] (device: nvmlDevice_t, sessionCount: Out<c_uint>, sessionInfos: Out<nvmlEncoderSessionInfo_t>) -> nvmlReturn_t }
+            { 74 info nvmlDeviceGetEncoderSessions [nvml::sessions::encoder] (device: nvmlDevice_t, sessionCount: Out<c_uint>, sessionInfos: Out<nvmlEncoderSessionInfo_t>) -> nvmlReturn_t }
             { 75 pass nvmlDeviceGetEncoderStats [] (device: nvmlDevice_t, sessionCount: Out<c_uint>, averageFps: Out<c_uint>, averageLatency: Out<c_uint>) -> nvmlReturn_t }
             { 76 pass nvmlDeviceGetEncoderUtilization [] (device: nvmlDevice_t, utilization: Out<c_uint>, samplingPeriodUs: Out<c_uint>) -> nvmlReturn_t }
             { 77 pass nvmlDeviceGetEnforcedPowerLimit [] (device: nvmlDevice_t, limit: Out<c_uint>) -> nvmlReturn_t }
-            { 78 pass nvmlDeviceGetFBCSessions [] (device: nvmlDevice_t, sessionCount: Out<c_uint>, sessionInfo: Out<nvmlFBCSessionInfo_t>) -> nvmlReturn_t }
+            { 78 info nvmlDeviceGetFBCSessions [nvml::sessions::frame_capture] (device: nvmlDevice_t, sessionCount: Out<c_uint>, sessionInfo: Out<nvmlFBCSessionInfo_t>) -> nvmlReturn_t }
             { 79 pass nvmlDeviceGetFBCStats [] (device: nvmlDevice_t, fbcStats: Out<nvmlFBCStats_t>) -> nvmlReturn_t }
             { 80 pass nvmlDeviceGetFanControlPolicy_v2 [] (device: nvmlDevice_t, fan: c_uint, policy: Out<nvmlFanControlPolicy_t>) -> nvmlReturn_t }
             { 81 pass nvmlDeviceGetFanSpeed [] (device: nvmlDevice_t, speed: Out<c_uint>) -> nvmlReturn_t }

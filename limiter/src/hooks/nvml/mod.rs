@@ -5,7 +5,7 @@
 //! | [`init`] | no GPU without limits |
 //! | [`devices`] | which GPUs there are, and their numbers |
 //! | [`memory`] | capacity: the quota, from the same snapshot as CUDA's answers |
-//! | [`processes`], [`accounting`] | the container's processes, with the pids that it knows |
+//! | [`processes`], [`accounting`], [`sessions`] | the container's processes, with the pids that it knows |
 //! | [`utilization`] | what they use, relative to the container's share |
 //! | [`refuse`] | whatever would change the node for everybody |
 //!
@@ -18,6 +18,7 @@ pub mod init;
 pub mod memory;
 pub mod processes;
 pub mod refuse;
+pub mod sessions;
 pub mod utilization;
 
 mod list;

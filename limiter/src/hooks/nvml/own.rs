@@ -1,8 +1,11 @@
 //! Which of the processes that the driver lists are this container's.
 //!
 //! The region knows the container's processes by the pids of their own pid namespace. A driver may list pids of
-//! the caller's namespace or of the host's, which it does not say. So the two lists are compared, and what cannot
-//! be told is answered `NVML_ERROR_NOT_SUPPORTED`, as on a GPU in MIG mode, and never by somebody else's numbers.
+//! the caller's namespace or of the host's, which it does not say. Where these are one and the same, a pid is a
+//! pid; elsewhere the two lists are compared. What cannot be told is answered `NVML_ERROR_NOT_SUPPORTED`, as on a
+//! GPU in MIG mode, and never by somebody else's numbers.
+
+use std::os::unix::fs::MetadataExt;
 
 use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::nvml::{
@@ -13,6 +16,9 @@ use vgpu_region::Observer;
 
 use super::list;
 use crate::real::nvml as real;
+
+/// Inode of the machine's first pid namespace. **Source:** `PROC_PID_INIT_INO` of the kernel.
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// The container's processes on one GPU.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,7 +41,11 @@ impl Own {
             .into_iter()
             .map(|(pid, _)| pid)
             .collect();
-        matched(&ours, &driver_pids(device)?).ok_or(NVML_ERROR_NOT_SUPPORTED)
+        let theirs = driver_pids(device)?;
+        if in_first_namespace() {
+            return Ok(common(&ours, &theirs));
+        }
+        matched(&ours, &theirs).ok_or(NVML_ERROR_NOT_SUPPORTED)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,13 +65,25 @@ impl Own {
     }
 }
 
+fn in_first_namespace() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|data| data.ino() == FIRST_NAMESPACE)
+}
+
+/// Lists whose pids mean the same. A process that is just coming or going may be in one of them only.
+fn common(ours: &[u32], theirs: &[u32]) -> Own {
+    let both = ours.iter().filter(|pid| theirs.contains(pid));
+    Own {
+        pairs: both.map(|pid| (*pid, *pid)).collect(),
+        alone: theirs.iter().all(|pid| ours.contains(pid)),
+    }
+}
+
 /// Both lists in the order of their pids. Pids are handed out in the same order in every namespace, so lists of
 /// the same length that are all ours belong together in that order.
 fn matched(ours: &[u32], theirs: &[u32]) -> Option<Own> {
     let alone = ours.len() == theirs.len();
     if ours.iter().all(|pid| theirs.contains(pid)) {
-        let pairs = ours.iter().map(|pid| (*pid, *pid)).collect();
-        return Some(Own { pairs, alone });
+        return Some(common(ours, theirs));
     }
     alone.then(|| Own {
         pairs: theirs.iter().copied().zip(ours.iter().copied()).collect(),
@@ -103,6 +125,14 @@ mod tests {
         assert_eq!((own.inside(5), own.inside(3)), (Some(5), None));
         assert!(!own.alone);
         assert!(matched(&[5, 9], &[5, 9]).unwrap().alone);
+    }
+
+    #[test]
+    fn who_comes_or_goes_spoils_nothing_on_the_host() {
+        let own = common(&[5, 9], &[3, 9]);
+        assert_eq!((own.inside(9), own.inside(5)), (Some(9), None));
+        assert!(!own.alone);
+        assert!(common(&[5, 9], &[9]).alone);
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Api for Simulation {
         nvmlDeviceGetPersistenceMode: nvmlEnableState_t = device::persistence_mode;
         nvmlDeviceGetDisplayMode: nvmlEnableState_t = |_| Ok(NVML_FEATURE_DISABLED);
         nvmlDeviceGetDisplayActive: nvmlEnableState_t = |_| Ok(NVML_FEATURE_DISABLED);
-        nvmlDeviceGetAccountingMode: nvmlEnableState_t = |_| Ok(NVML_FEATURE_DISABLED);
+        nvmlDeviceGetAccountingMode: nvmlEnableState_t = |_| Ok(NVML_FEATURE_ENABLED);
         nvmlDeviceGetAccountingBufferSize: c_uint = |_| Ok(4000);
         nvmlDeviceGetVirtualizationMode: nvmlGpuVirtualizationMode_t = |_| Ok(NVML_GPU_VIRTUALIZATION_MODE_NONE);
         nvmlDeviceGetDefaultEccMode: nvmlEnableState_t = |_| Ok(NVML_FEATURE_ENABLED);
@@ -203,6 +203,9 @@ impl Api for Simulation {
         nvmlDeviceGetProcessUtilization(device: nvmlDevice_t, out: Out<nvmlProcessUtilizationSample_t>, count: Out<c_uint>, last_seen: c_ulonglong) = process::utilisation(device, out, count, last_seen);
         nvmlDeviceGetProcessesUtilizationInfo(device: nvmlDevice_t, info: Out<nvmlProcessesUtilizationInfo_t>) = process::utilisation_info(device, info);
         nvmlDeviceGetSamples(device: nvmlDevice_t, kind: nvmlSamplingType_t, last_seen: c_ulonglong, value_type: Out<nvmlValueType_t>, count: Out<c_uint>, out: Out<nvmlSample_t>) = process::gpu_samples(device, kind, last_seen, value_type, count, out);
+        nvmlDeviceGetAccountingPids(device: nvmlDevice_t, count: Out<c_uint>, out: Out<c_uint>) = process::accounting_pids(device, count, out);
+        nvmlDeviceGetAccountingStats(device: nvmlDevice_t, pid: c_uint, out: Out<nvmlAccountingStats_t>) = process::accounting(device, pid, out);
+        nvmlDeviceGetAccountingStats_v2(device: nvmlDevice_t, out: Out<nvmlAccountingStats_v2_t>) = process::accounting_v2(device, out);
         nvmlDeviceGetFieldValues(device: nvmlDevice_t, count: c_int, values: Out<nvmlFieldValue_t>) = field::values(device, count, values);
     }
 

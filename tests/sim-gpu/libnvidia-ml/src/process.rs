@@ -122,6 +122,63 @@ pub(crate) fn details(device: nvmlDevice_t, list: Out<nvmlProcessDetailList_t>) 
     listed
 }
 
+/// Accounting, which is always on, of processes that run: what has ended is not kept.
+pub(crate) fn accounting_pids(
+    device: nvmlDevice_t,
+    count: Out<c_uint>,
+    out: Out<c_uint>,
+) -> Answer {
+    let running = running(&handle::gpu(device)?)?;
+    let pids: Vec<_> = running.into_iter().map(|(pid, _)| pid).collect();
+    put_list(out, count, &pids)
+}
+
+/// Percent lately, and bytes, of one process.
+fn account(gpu: &Gpu, pid: c_uint) -> Answer<(c_uint, u64)> {
+    let now = page::now();
+    let running = processes(gpu, now.saturating_sub(WINDOW_NS), now)?;
+    let found = running.into_iter().find(|(other, _)| *other == pid);
+    let (_, process) = found.ok_or(Failure(NVML_ERROR_NOT_FOUND))?;
+    Ok((percent(process.busy, WINDOW_NS) as c_uint, process.bytes))
+}
+
+pub(crate) fn accounting(
+    device: nvmlDevice_t,
+    pid: c_uint,
+    out: Out<nvmlAccountingStats_t>,
+) -> Answer {
+    let (busy, bytes) = account(&handle::gpu(device)?, pid)?;
+    let stats = nvmlAccountingStats_t {
+        gpuUtilization: busy,
+        memoryUtilization: busy / 2,
+        maxMemoryUsage: bytes,
+        time: 0,
+        startTime: wall_microseconds(),
+        isRunning: 1,
+        reserved: [0; 5],
+    };
+    put(out, stats)
+}
+
+pub(crate) fn accounting_v2(device: nvmlDevice_t, out: Out<nvmlAccountingStats_v2_t>) -> Answer {
+    let gpu = handle::gpu(device)?;
+    let pid = out.read().ok_or(INVALID)?.pid;
+    let (busy, bytes) = account(&gpu, pid)?;
+    let stats = nvmlAccountingStats_v2_t {
+        pid,
+        isRunning: 1,
+        gpuUtilization: busy,
+        memoryUtilization: busy / 2,
+        maxMemoryUsage: bytes,
+        sampleCount: 1,
+        sumGpuUtil: busy.into(),
+        sumFbUtil: (busy / 2).into(),
+        time: 0,
+        startTime: wall_microseconds(),
+    };
+    put(out, stats)
+}
+
 /// Percent of the GPU's time that was used lately.
 pub(crate) fn busy_percent(gpu: &Gpu) -> Answer<u64> {
     let now = page::now();

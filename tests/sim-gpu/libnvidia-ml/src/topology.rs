@@ -7,7 +7,7 @@ use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::nvml::*;
 
 use crate::answer::{Answer, INVALID, put, put_list};
-use crate::handle;
+use crate::handle::{self, Gpu};
 
 /// Bits of a word of a CPU or node set.
 const WORD: usize = c_ulong::BITS as usize;
@@ -56,17 +56,25 @@ pub(crate) fn nearest(
     let gpus = handle::gpus()?;
     let others = gpus.iter().filter(|gpu| gpu.page_index != own.page_index);
     let near = others.filter(|_| level == NVML_TOPOLOGY_NODE);
-    put_list(out, count, &near.map(handle::handle_of).collect::<Vec<_>>())
+    put_set_of(near, count, out)
+}
+
+/// A set of GPUs. As the documentation has it, a count of zero asks for their number.
+fn put_set_of<'a>(
+    gpus: impl Iterator<Item = &'a Gpu>,
+    count: Out<c_uint>,
+    out: Out<nvmlDevice_t>,
+) -> Answer {
+    let handles: Vec<_> = gpus.map(handle::handle_of).collect();
+    if count.read() == Some(0) {
+        return put(count, handles.len() as c_uint);
+    }
+    put_list(out, count, &handles)
 }
 
 /// The GPUs near one CPU: all of them.
 pub(crate) fn near_cpu(count: Out<c_uint>, out: Out<nvmlDevice_t>) -> Answer {
-    let gpus = handle::gpus()?;
-    put_list(
-        out,
-        count,
-        &gpus.iter().map(handle::handle_of).collect::<Vec<_>>(),
-    )
+    put_set_of(handle::gpus()?.iter(), count, out)
 }
 
 /// The CPUs near a GPU: all of them.
