@@ -206,6 +206,41 @@ fn a_pool_keeps_to_its_size() {
     assert_eq!(cuda.cuMemPoolTrimTo(pool, 0), CUDA_ERROR_INVALID_VALUE);
 }
 
+#[test]
+fn pools_are_shared_pointer_by_pointer() {
+    let cuda = Cuda::ready();
+    let kind = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    let mut props: CUmemPoolProps = zeroed();
+    props.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+    props.location.type_ = CU_MEM_LOCATION_TYPE_DEVICE;
+    props.handleTypes = kind;
+    let (mut pool, mut imported, mut fd) = (null(), null(), -1);
+    let (mut pointer, mut twin, mut wrong) = (0, 0, 0);
+    good(cuda.cuMemPoolCreate(Out::of(&mut pool), input(&props)));
+    good(cuda.cuMemPoolExportToShareableHandle(any(&mut fd), pool, kind, 0));
+    let given = address(fd as u64);
+    good(cuda.cuMemPoolImportFromShareableHandle(Out::of(&mut imported), given, kind, 0));
+    let refused = cuda.cuMemAllocFromPoolAsync(Out::of(&mut wrong), 1, imported, null());
+    assert_eq!(refused, CUDA_ERROR_INVALID_VALUE);
+    good(cuda.cuMemAllocFromPoolAsync(Out::of(&mut pointer), 100, pool, null()));
+    cuda.put(pointer, b"shared");
+    let charged = cuda.free();
+    let mut data: CUmemPoolPtrExportData = zeroed();
+    good(cuda.cuMemPoolExportPointer(Out::of(&mut data), pointer));
+    good(cuda.cuMemPoolImportPointer(Out::of(&mut twin), imported, Out::of(&mut data)));
+    assert_ne!(pointer, twin);
+    assert_eq!(
+        (cuda.get(twin, 6), cuda.free()),
+        (b"shared".to_vec(), charged)
+    );
+    cuda.put(twin, b"S");
+    assert_eq!(cuda.get(pointer, 6), b"Shared");
+    good(cuda.cuMemFreeAsync(twin, null()));
+    good(cuda.cuMemFreeAsync(pointer, null()));
+    // SAFETY: the descriptor is this test's.
+    unsafe { libc::close(fd) };
+}
+
 fn physical(location: CUmemLocationType) -> CUmemAllocationProp {
     let mut props: CUmemAllocationProp = zeroed();
     props.type_ = CU_MEM_ALLOCATION_TYPE_PINNED;

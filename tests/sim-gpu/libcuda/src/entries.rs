@@ -253,7 +253,12 @@ bodies! {
         set_attribute = cuMemPoolSetAttribute;
         set_access = cuMemPoolSetAccess;
         get_access = cuMemPoolGetAccess;
+    }
+    pool_share {
         export = cuMemPoolExportToShareableHandle;
+        import = cuMemPoolImportFromShareableHandle;
+        export_pointer = cuMemPoolExportPointer;
+        import_pointer = cuMemPoolImportPointer;
     }
     vmm {
         granularity = cuMemGetAllocationGranularity;

@@ -24,12 +24,12 @@ const EVENT: u64 = u64::from_le_bytes(*b"sim-ipce");
 /// What is in a handle's 64 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-struct Ticket {
-    kind: u64,
+pub(crate) struct Ticket {
+    pub(crate) kind: u64,
     /// The file's number at the node.
-    number: u64,
-    size: u64,
-    gpu: u64,
+    pub(crate) number: u64,
+    pub(crate) size: u64,
+    pub(crate) gpu: u64,
     /// Slot of the process that made it: opening one's own handle is an error.
     slot: u64,
     rest: [u64; 3],
@@ -37,7 +37,8 @@ struct Ticket {
 
 const _: () = assert!(size_of::<Ticket>() == CU_IPC_HANDLE_SIZE as usize);
 
-fn ticket(kind: u64, number: u64, size: u64, gpu: usize) -> Ticket {
+/// Fills in a handle.
+pub(crate) fn ticket(kind: u64, number: u64, size: u64, gpu: usize) -> Ticket {
     Ticket {
         kind,
         number,
@@ -50,12 +51,15 @@ fn ticket(kind: u64, number: u64, size: u64, gpu: usize) -> Ticket {
 
 impl State {
     /// Moves an allocation's bytes into a file that others can map; answers its number at the node.
-    fn share(&mut self, base: u64) -> Cu<u64> {
+    pub(crate) fn share(&mut self, base: u64) -> Cu<u64> {
         let region = self
             .regions
             .starting_at(base)
             .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-        ensure(matches!(region.kind, Kind::Device { .. }))?;
+        ensure(matches!(
+            region.kind,
+            Kind::Device { .. } | Kind::Pooled { .. }
+        ))?;
         if let Some((_, number)) = region.file {
             return Ok(number);
         }
@@ -75,6 +79,41 @@ impl State {
     }
 }
 
+impl State {
+    /// Maps what a ticket names, or counts one more user of it.
+    pub(crate) fn open(&mut self, ticket: &Ticket, context: u64, pool: u64) -> Cu<u64> {
+        let mut devices = self.devices.iter();
+        let device = devices.position(|device| device.gpu.index as u64 == ticket.gpu);
+        let device = device.ok_or(Fail(CUDA_ERROR_INVALID_DEVICE))?;
+        let key = (ticket.slot, ticket.number);
+        let known = self.imports.get(&key).copied();
+        let known = known.and_then(|base| self.regions.starting_at(base));
+        if let Some(Region {
+            base,
+            kind: Kind::Imported { opened, .. },
+            ..
+        }) = known
+        {
+            *opened += 1;
+            return Ok(*base);
+        }
+        let file = node().import(ticket.number)?;
+        let len = whole_pages(ticket.size);
+        let right = raw::file_len(file.as_raw_fd()) == Some(len);
+        ensure_or(right, CUDA_ERROR_INVALID_HANDLE)?;
+        let base = raw::map_file(None, &file, 0, len, Protection::ReadWrite);
+        let base = base.ok_or(Fail(CUDA_ERROR_MAP_FAILED))?;
+        let kind = Kind::Imported {
+            opened: 1,
+            key,
+            pool,
+        };
+        self.add_region(Region::new(base, ticket.size, kind, device, context));
+        self.imports.insert(key, base);
+        Ok(base)
+    }
+}
+
 /// `cuIpcGetMemHandle`: for memory of `cuMemAlloc`, by its start or any address inside.
 pub(crate) fn get_memory(out: Out<CUipcMemHandle>, pointer: CUdeviceptr) -> Cu {
     ensure(!out.is_null())?;
@@ -83,6 +122,7 @@ pub(crate) fn get_memory(out: Out<CUipcMemHandle>, pointer: CUdeviceptr) -> Cu {
         .regions
         .find(pointer)
         .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
+    ensure(matches!(region.kind, Kind::Device { .. }))?;
     let (base, size, device) = (region.base, region.size, region.device);
     let number = state.share(base)?;
     raw::write(
@@ -103,34 +143,7 @@ pub(crate) fn open_memory(out: Out<CUdeviceptr>, handle: CUipcMemHandle, flags: 
     )?;
     let mut state = lock();
     let context = state.current()?;
-    let device = state
-        .devices
-        .iter()
-        .position(|device| device.gpu.index as u64 == ticket.gpu);
-    let device = device.ok_or(Fail(CUDA_ERROR_INVALID_DEVICE))?;
-    let known = state.imports.get(&(ticket.slot, ticket.number)).copied();
-    let open = known.and_then(|base| state.regions.starting_at(base));
-    if let Some(Region {
-        base,
-        kind: Kind::Imported { opened, .. },
-        ..
-    }) = open
-    {
-        *opened += 1;
-        return put(out, *base);
-    }
-    let file = node().import(ticket.number)?;
-    let len = whole_pages(ticket.size);
-    ensure_or(
-        raw::file_len(file.as_raw_fd()) == Some(len),
-        CUDA_ERROR_INVALID_HANDLE,
-    )?;
-    let base = raw::map_file(None, &file, 0, len, Protection::ReadWrite);
-    let base = base.ok_or(Fail(CUDA_ERROR_MAP_FAILED))?;
-    let key = (ticket.slot, ticket.number);
-    let kind = Kind::Imported { opened: 1, key };
-    state.add_region(Region::new(base, ticket.size, kind, device, context));
-    state.imports.insert(key, base);
+    let base = state.open(&ticket, context, 0)?;
     put(out, base)
 }
 
@@ -140,7 +153,12 @@ pub(crate) fn close_memory(pointer: CUdeviceptr) -> Cu {
         .regions
         .starting_at(pointer)
         .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    let Kind::Imported { opened, key } = &mut region.kind else {
+    let Kind::Imported {
+        opened,
+        key,
+        pool: 0,
+    } = &mut region.kind
+    else {
         return fail(CUDA_ERROR_INVALID_VALUE);
     };
     *opened -= 1;

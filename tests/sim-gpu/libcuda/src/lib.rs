@@ -10,7 +10,7 @@
 //! |---|---|
 //! | start, devices | `init`, `node`, `visible`, `device`, `attributes` |
 //! | contexts, order of work | `context`, `primary`, `stream`, `queue`, `event`, `engine` |
-//! | memory | `space`, `region`, `memory`, `host`, `pool`, `pool_settings`, `vmm`, `array`, `pointer` |
+//! | memory | `space`, `region`, `memory`, `host`, `pool`, `pool_settings`, `pool_share`, `vmm`, `array`, `pointer` |
 //! | work | `copy`, `copy_shapes`, `memset`, `module`, `image`, `library`, `function`, `launch` |
 //! | graphs | `graph`, `graph_nodes`, `graph_params`, `graph_edges`, `graph_objects`, `graph_exec`, `capture`, `capture_info` |
 //! | rest | `ipc`, `proc_address`, `error`, `raw` |
@@ -63,6 +63,7 @@ mod node;
 mod pointer;
 mod pool;
 mod pool_settings;
+mod pool_share;
 mod primary;
 mod proc_address;
 mod ptx;

@@ -133,6 +133,7 @@ pub(crate) fn free<P: Wide>(pointer: P) -> Cu {
         .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
     match region.kind {
         Kind::Device { .. } | Kind::Managed { .. } | Kind::Pooled { .. } => {}
+        Kind::Imported { pool, .. } if pool != 0 => {}
         // The address stays the graph's.
         Kind::Graph { .. } => return state.graph_memory(pointer.wide(), false),
         _ => return invalid(),

@@ -15,7 +15,7 @@ use vgpu_cuda_sys::{In, Out};
 use crate::error::{Cu, Fail, ensure, ensure_or, fail, put};
 use crate::memory::units;
 use crate::queue::{self, Work};
-use crate::region::{Kind, Region};
+use crate::region::{Kind, Region, whole_pages};
 use crate::space::Space;
 use crate::state::{State, handle, id, lock, node};
 use crate::{raw, stream};
@@ -64,10 +64,12 @@ pub(crate) struct Pool {
     pub(crate) access: BTreeMap<i32, CUmemAccess_flags>,
     /// It was destroyed with allocations alive, and goes with the last.
     pub(crate) doomed: bool,
+    /// It is another process's: nothing can be allocated from it.
+    pub(crate) imported: bool,
 }
 
 impl Pool {
-    fn new(device: usize, host: bool, settings: Settings, is_default: bool) -> Self {
+    pub(crate) fn new(device: usize, host: bool, settings: Settings, is_default: bool) -> Self {
         Self {
             device,
             host,
@@ -84,12 +86,20 @@ impl Pool {
             used_high: 0,
             access: BTreeMap::new(),
             doomed: false,
+            imported: false,
         }
     }
 
     /// Cuts an allocation from what is reserved.
     fn cut(&mut self, size: u64) -> Option<u64> {
-        let base = self.free.take(size, 512)?;
+        // What can be shared has pages of its own.
+        let align = if self.settings.handle_types == 0 {
+            512
+        } else {
+            4096
+        };
+        let size = size.next_multiple_of(align);
+        let base = self.free.take(size, align)?;
         self.live.insert(base, size);
         self.used += size;
         self.used_high = self.used_high.max(self.used);
@@ -187,8 +197,13 @@ impl State {
     /// Allocates from a pool.
     pub(crate) fn allocate_pooled(&mut self, pool: u64, size: u64) -> Cu<u64> {
         ensure(size > 0)?;
-        let len = units(size)?;
         let known = self.pool(pool)?;
+        let shared = known.settings.handle_types != 0;
+        let len = if shared {
+            whole_pages(units(size)?)
+        } else {
+            units(size)?
+        };
         let (device, host) = (known.device, known.host);
         let base = match known.cut(len) {
             Some(base) => base,
@@ -384,7 +399,7 @@ pub(crate) fn device_set(dev: CUdevice, pool: CUmemoryPool) -> Cu {
     state.device(dev)?;
     state.default_pool(dev as usize);
     let known = state.pool(id(pool))?;
-    ensure(known.device == dev as usize && !known.host)?;
+    ensure(known.device == dev as usize && !known.host && !known.imported)?;
     state.devices[dev as usize].pools.current = id(pool);
     Ok(())
 }
@@ -452,7 +467,8 @@ pub(crate) fn alloc_from(
     ensure(!out.is_null())?;
     let stream = stream::resolve(stream)?;
     let mut state = lock();
-    ensure(!state.pool(id(pool))?.doomed)?;
+    let known = state.pool(id(pool))?;
+    ensure(!known.doomed && !known.imported)?;
     if let Some(address) = state.capture_alloc(stream, size as u64)? {
         return put(out, address);
     }
@@ -470,17 +486,14 @@ pub(crate) fn free_async(pointer: CUdeviceptr, stream: CUstream) -> Cu {
         .regions
         .starting_at(pointer)
         .ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
-    let freeable = matches!(
-        region.kind,
-        Kind::Pooled { .. } | Kind::Device { .. } | Kind::Managed { .. } | Kind::Graph { .. }
-    );
-    ensure(freeable)?;
     let work = match region.kind {
+        Kind::Pooled { .. } | Kind::Device { .. } | Kind::Managed { .. } => Work::Free(pointer),
+        Kind::Imported { pool, .. } if pool != 0 => Work::Free(pointer),
         Kind::Graph { .. } => Work::GraphMemory {
             address: pointer,
             live: false,
         },
-        _ => Work::Free(pointer),
+        _ => return fail(CUDA_ERROR_INVALID_VALUE),
     };
     drop(state);
     queue::submit(stream, work)

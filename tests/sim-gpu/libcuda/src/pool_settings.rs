@@ -1,6 +1,6 @@
-//! What pools tell and can be told: attributes, access, sharing.
+//! What pools tell and can be told: attributes, access.
 
-use core::ffi::{c_ulonglong, c_void};
+use core::ffi::c_void;
 
 use vgpu_cuda_sys::cuda::*;
 use vgpu_cuda_sys::{In, Out};
@@ -111,18 +111,4 @@ pub(crate) fn get_access(
         CU_MEM_ACCESS_FLAGS_PROT_NONE
     };
     put(out, set.unwrap_or(all))
-}
-
-/// Flags of sharing pools between processes: there are none yet.
-pub(crate) fn export(
-    _out: Out<c_void>,
-    pool: CUmemoryPool,
-    kind: CUmemAllocationHandleType,
-    flags: c_ulonglong,
-) -> Cu {
-    ensure(flags == 0)?;
-    let mut state = lock();
-    let allowed = state.pool(id(pool))?.settings.handle_types;
-    ensure(kind & allowed != 0)?;
-    fail(CUDA_ERROR_NOT_SUPPORTED)
 }

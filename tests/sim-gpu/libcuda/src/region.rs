@@ -37,8 +37,13 @@ pub(crate) enum Kind {
         offset: u64,
         access: u32,
     },
-    /// Memory of another process: how often it is open, and whose it is under which number.
-    Imported { opened: u32, key: (u64, u64) },
+    /// Memory of another process: how often it is open, and whose it is under which number, and the
+    /// imported pool that it is of (0 for plain memory).
+    Imported {
+        opened: u32,
+        key: (u64, u64),
+        pool: u64,
+    },
     /// A variable of a module; charged with it.
     Global,
     /// Memory of a graph: the address stays while the graph does.
