@@ -24,6 +24,7 @@ missing_packages() {
   command -v make >/dev/null || echo make
   command -v git >/dev/null || echo git
   command -v unshare >/dev/null || echo util-linux
+  command -v strace >/dev/null || echo strace
   has_venv || echo python3-venv
   [ -d /usr/include/linux ] || echo libc6-dev
   [ -r /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
