@@ -33,6 +33,8 @@ impl Default for Ordinals {
 pub(crate) struct Place {
     /// Index in the region; `None`: not granted.
     pub(crate) device: Option<usize>,
+    /// CUDA's number of it.
+    pub(crate) ordinal: CUdevice,
     /// The context, as a number.
     pub(crate) context: usize,
 }
@@ -41,8 +43,9 @@ pub(crate) struct Place {
 static EPOCH: AtomicUsize = AtomicUsize::new(1);
 
 thread_local! {
-    /// The context that this thread asked about last: (epoch, session, context, index + 1).
-    static LAST: Cell<(usize, usize, usize, usize)> = const { Cell::new((0, 0, 0, 0)) };
+    /// The context that this thread asked about last: (epoch, session, context, index + 1, ordinal).
+    static LAST: Cell<(usize, usize, usize, usize, CUdevice)> =
+        const { Cell::new((0, 0, 0, 0, -1)) };
 }
 
 /// A context was destroyed: its handle may come back for another device.
@@ -99,6 +102,7 @@ impl Session {
     pub(crate) fn ordinal_place(&self, ordinal: CUdevice) -> Option<Place> {
         self.knows(ordinal).then(|| Place {
             device: self.index_of(ordinal),
+            ordinal,
             context: 0,
         })
     }
@@ -142,17 +146,23 @@ impl Session {
     ) -> Option<Place> {
         let (epoch, session) = (EPOCH.load(Relaxed), std::ptr::from_ref(self).addr());
         let context = context.addr();
-        let (last_epoch, last_session, last_context, last) = LAST.get();
+        let (last_epoch, last_session, last_context, last, ordinal) = LAST.get();
         if (last_epoch, last_session, last_context) == (epoch, session, context) {
             return Some(Place {
                 device: last.checked_sub(1),
+                ordinal,
                 context,
             });
         }
-        let device = self.index_of(ask()?);
+        let ordinal = ask()?;
+        let device = self.index_of(ordinal);
         let remembered = device.map_or(0, |index| index.saturating_add(1));
-        LAST.set((epoch, session, context, remembered));
-        Some(Place { device, context })
+        LAST.set((epoch, session, context, remembered, ordinal));
+        Some(Place {
+            device,
+            ordinal,
+            context,
+        })
     }
 }
 

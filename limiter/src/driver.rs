@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
 use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_SUPPORTED, CUdevice, CUmemLocation, CUresult};
 use vgpu_cuda_sys::nvml::{NVML_ERROR_FUNCTION_NOT_FOUND, nvmlReturn_t};
-use vgpu_cuda_sys::{CUDA_COUNT, In, NVML_COUNT};
+use vgpu_cuda_sys::{CUDA_COUNT, In, NVML_COUNT, Out};
 
 /// Addresses of the driver's CUDA functions, by slot; the stubs read it.
 #[doc(hidden)]
@@ -170,6 +170,12 @@ pub(crate) fn text(argument: In<c_char>) -> Option<&'static CStr> {
 pub(crate) fn argument<T>(place: &T) -> In<T> {
     // SAFETY: a reference is valid for reads; the driver keeps no pointer to a descriptor.
     unsafe { In::from_ptr(place) }
+}
+
+/// A place of ours as an argument whose type the call's other arguments decide.
+pub(crate) fn untyped<T>(place: Out<T>) -> Out<c_void> {
+    // SAFETY: the same pointer; whoever calls names the attribute that has this type.
+    unsafe { Out::from_ptr(place.as_ptr().cast()) }
 }
 
 /// The device of a location whose type says that it is one.

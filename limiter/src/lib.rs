@@ -23,6 +23,7 @@ mod device;
 mod live;
 mod log;
 mod physical;
+mod pools;
 mod published;
 #[doc(hidden)]
 pub mod real;

@@ -8,6 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
 
+/// From a pool that cannot be asked: the allocation bears its charge itself.
+pub(crate) const UNKNOWN_POOL: usize = usize::MAX;
+
 /// What was charged for one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Allocation {
@@ -17,8 +20,20 @@ pub(crate) struct Allocation {
     pub(crate) bytes: u64,
     /// The context that was current, as a number.
     pub(crate) context: usize,
-    /// From a pool: outlives a context that was created, but not the primary one.
-    pub(crate) pooled: bool,
+    /// The pool that it came from, as a number, and that bears its charge: 0 for none. Pooled memory
+    /// outlives a context that was created, but not the primary one.
+    pub(crate) pool: usize,
+}
+
+impl Allocation {
+    /// What is to be refunded when it is freed. **Units:** bytes.
+    pub(crate) fn own_charge(&self) -> u64 {
+        if matches!(self.pool, 0 | UNKNOWN_POOL) {
+            self.bytes
+        } else {
+            0
+        }
+    }
 }
 
 /// Addresses are multiples of 256 or more: their low bits say nothing.
@@ -83,14 +98,14 @@ impl Live {
         locked(self.shard(address)?).remove(&address)
     }
 
-    /// Takes out all allocations that `gone` says the driver has freed with their context.
-    pub(crate) fn take_all(&self, gone: impl Fn(&Allocation) -> bool) -> Vec<Allocation> {
+    /// Takes out all allocations that `gone` names, with their addresses.
+    pub(crate) fn take_all(&self, gone: impl Fn(&Allocation) -> bool) -> Vec<(u64, Allocation)> {
         let mut taken = Vec::new();
         for shard in &self.shards {
-            locked(shard).retain(|_, allocation| {
+            locked(shard).retain(|address, allocation| {
                 let stays = !gone(allocation);
                 if !stays {
-                    taken.push(*allocation);
+                    taken.push((*address, *allocation));
                 }
                 stays
             });
@@ -108,7 +123,7 @@ mod tests {
             device: 0,
             bytes,
             context,
-            pooled: false,
+            pool: 0,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::contexts::Contexts;
 use crate::device::Ordinals;
 use crate::live::Live;
 use crate::physical::Physical;
+use crate::pools::Pools;
 use crate::published::Published;
 use crate::{driver, log};
 
@@ -34,6 +35,7 @@ pub struct Session {
     /// Arrays by handle.
     pub(crate) arrays: Live,
     pub(crate) physical: Physical,
+    pub(crate) pools: Pools,
     pub(crate) contexts: Contexts,
     pub(crate) ordinals: Ordinals,
 }
@@ -64,6 +66,7 @@ fn attach() -> Result<&'static Session, Deny> {
         live: Live::default(),
         arrays: Live::default(),
         physical: Physical::default(),
+        pools: Pools::default(),
         contexts: Contexts::default(),
         ordinals: Ordinals::default(),
     }))

@@ -183,7 +183,7 @@ for told in (0, 3 * MIB):
         gone = destroy(a64), used() - base
         driver.script_fail(719)
         failed = make(MIB), used() - base
-        driver.script_array(size(told and 1 << 40))
+        driver.script_array(size(told and 1 << 36))
         over = calls(lambda: make(1 << 30))
         driver.script_array(size(told))
         rounds.append([under, taken, kept, gone, failed, over])
@@ -197,6 +197,41 @@ say(rounds=rounds, sparse=sparse)
         .map(round)
         .collect();
     assert_eq!(said, json!({"rounds": expected, "sparse": [0, 0]}));
+}
+
+#[test]
+fn pools_are_charged_what_they_reserve_and_trimmed_before_a_refusal() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+start()
+base = used()
+held = lambda: (used() - base) / MIB
+def take(n):
+    p = c_ulonglong()
+    return cuda.cuMemAllocAsync(byref(p), size(n), s), p
+# Granules of 8 MiB, and freed memory is kept: as frameworks set their pools.
+driver.script_pool(size(8 * MIB), 1)
+status, first = take(MIB); seen = [held()]
+status, second = take(MIB); seen.append(held())
+check(cuda.cuMemFreeAsync(first, s)); seen.append(held())
+check(cuda.cuMemFree_v2(second)); seen.append(held())
+check(cuda.cuMemPoolTrimTo(c_void_p(1), size(0))); seen.append(held())
+# The script has one pool under every handle: what another one's trim gave back shows at the next look.
+info(); seen.append(held())
+status, first = take(MIB)
+check(cuda.cuMemFreeAsync(first, s)); seen.append(held())
+room = info()[0]
+plain = calls(lambda: alloc(room + 4 * MIB)[0]); seen.append(held() > 50)
+# A granule that does not fit is not kept.
+driver.script_pool(size(32 * MIB), 1)
+over = take(MIB)[0]; seen.append(used() <= info()[1])
+say(seen=seen, plain=plain, over=over)
+"#,
+    );
+    let seen = json!([8.0, 8.0, 8.0, 8.0, 0.0, 0.0, 8.0, true, true]);
+    assert_eq!(said, json!({"seen": seen, "plain": [0, 1], "over": 2}));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Charge first, call, and keep or refund: the one way in which hooks take memory.
 
 use vgpu_cuda_sys::Out;
-use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUresult};
+use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUdevice, CUresult};
 use vgpu_policy::{Bypass, Decision, Deny};
 
 use crate::device::Place;
@@ -14,7 +14,9 @@ use crate::session::{self, Session};
 pub(super) struct Reservation {
     session: &'static Session,
     device: usize,
+    ordinal: CUdevice,
     context: usize,
+    requested: u64,
     bytes: u64,
 }
 
@@ -33,34 +35,49 @@ impl Reservation {
     }
 
     /// Keeps the charge for as long as the allocation at this address lives.
-    pub(super) fn keep_for(self, address: u64, pooled: bool) {
+    pub(super) fn keep_for(self, address: u64, pool: usize) {
         let session = self.session;
-        self.keep_in(&session.live, address, pooled);
+        self.keep_in(&session.live, address, pool);
     }
 
     /// Keeps the charge for as long as the array with this handle lives.
     pub(super) fn keep_for_array(self, handle: u64) {
         let session = self.session;
-        self.keep_in(&session.arrays, handle, false);
+        self.keep_in(&session.arrays, handle, 0);
     }
 
-    fn keep_in(self, live: &Live, address: u64, pooled: bool) {
+    fn keep_in(self, live: &Live, address: u64, pool: usize) {
         let allocation = Allocation {
             device: self.device,
             bytes: self.bytes,
             context: self.context,
-            pooled,
+            pool,
         };
         let session = self.session;
         self.keep();
         if let Some(stale) = live.insert(address, allocation) {
-            session.ledger.refund(stale.device, stale.bytes);
+            session.ledger.refund(stale.device, stale.own_charge());
         }
     }
 
     /// Index of the device in the region.
     pub(super) fn device(&self) -> usize {
         self.device
+    }
+
+    /// CUDA's number of the device.
+    pub(super) fn ordinal(&self) -> CUdevice {
+        self.ordinal
+    }
+
+    /// The context, as a number.
+    pub(super) fn context(&self) -> usize {
+        self.context
+    }
+
+    /// What was asked for at first. **Units:** bytes.
+    pub(super) fn requested(&self) -> u64 {
+        self.requested
     }
 
     /// Keeps the charge; answers how much it is.
@@ -73,6 +90,15 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.session.ledger.refund(self.device, self.bytes);
+        }
+    }
+}
+
+impl Session {
+    /// Notes an allocation whose charge its pool bears.
+    pub(super) fn note_pooled(&self, address: u64, allocation: Allocation) {
+        if let Some(stale) = self.live.insert(address, allocation) {
+            self.ledger.refund(stale.device, stale.own_charge());
         }
     }
 }
@@ -91,17 +117,32 @@ pub(super) fn reserve<T>(
     if result.is_null() {
         return Decision::Bypass(Bypass::NoResult);
     }
-    let Some(Place { device, context }) = place(session) else {
+    let Some(Place {
+        device,
+        ordinal,
+        context,
+    }) = place(session)
+    else {
         return Decision::Bypass(Bypass::NoDevice);
     };
     let Some(device) = device else {
         return Decision::Deny(Deny::NotGranted);
     };
-    match take(session, device, bytes) {
+    // What the pools of this process keep without need goes before anybody is refused.
+    let taken = take(session, device, bytes).or_else(|deny| {
+        if session.relieve_pools() {
+            take(session, device, bytes)
+        } else {
+            Err(deny)
+        }
+    });
+    match taken {
         Ok(()) => Decision::Allow(Reservation {
             session,
             device,
+            ordinal,
             context,
+            requested: bytes,
             bytes,
         }),
         Err(_) if session.beyond_the_gpu(device, bytes) => Decision::Bypass(Bypass::BeyondTheGpu),

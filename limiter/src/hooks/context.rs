@@ -137,7 +137,7 @@ fn destroy_with(ctx: CUcontext, call: impl FnOnce() -> CUresult) -> CUresult {
     if answer == CUDA_SUCCESS {
         session.ledger.refund(created.device, created.bytes);
         refund_memory(session, |allocation| {
-            allocation.context == ctx.addr() && !allocation.pooled
+            allocation.context == ctx.addr() && allocation.pool == 0
         });
     } else {
         session.contexts.created().insert(ctx.addr(), created);
@@ -149,7 +149,7 @@ fn destroyed(session: &Session, ctx: CUcontext) {
     if let Some(created) = session.contexts.created().remove(&ctx.addr()) {
         session.ledger.refund(created.device, created.bytes);
         refund_memory(session, |allocation| {
-            allocation.context == ctx.addr() && !allocation.pooled
+            allocation.context == ctx.addr() && allocation.pool == 0
         });
     }
 }
@@ -158,8 +158,10 @@ fn destroyed(session: &Session, ctx: CUcontext) {
 fn refund_memory(session: &Session, gone: impl Fn(&Allocation) -> bool) {
     device::forget_contexts();
     for books in [&session.live, &session.arrays] {
-        for allocation in books.take_all(&gone) {
-            session.ledger.refund(allocation.device, allocation.bytes);
+        for (_, allocation) in books.take_all(&gone) {
+            session
+                .ledger
+                .refund(allocation.device, allocation.own_charge());
         }
     }
 }
@@ -220,6 +222,7 @@ fn primary_ends(
     refund_memory(session, |allocation| {
         allocation.device == index && allocation.context == context
     });
+    session.end_pools(index);
     // A reset leaves the retains in place, and with them a context that may come back by itself.
     if primary.retains == 0 {
         session

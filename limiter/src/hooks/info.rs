@@ -59,6 +59,7 @@ pub fn mem(free: Out<usize>, total: Out<usize>) -> CUresult {
     }
     let answer = real::cuMemGetInfo_v2(Out::of(&mut real_free), Out::of(&mut real_total));
     if answer == CUDA_SUCCESS {
+        session.settle_pools();
         let device = session.place().and_then(|place| place.device);
         let shown = session.snapshot(device, real_free as u64, real_total as u64);
         free.write(usize::try_from(shown.free()).unwrap_or(usize::MAX));

@@ -1,4 +1,4 @@
-//! Device memory: plain, pitched, managed, and stream-ordered.
+//! Device memory: plain, pitched and managed; and giving back, also of what [`super::pool`] gave.
 //!
 //! What is charged is the request, rounded up by the ledger; a pitched allocation is charged what
 //! the driver's pitch makes of it. Host memory is never charged.
@@ -7,30 +7,25 @@ use std::ffi::c_uint;
 
 use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::{
-    CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdeviceptr, CUdeviceptr_v1, CUmemoryPool, CUresult,
-    CUstream,
+    CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdeviceptr, CUdeviceptr_v1, CUresult, CUstream,
 };
 use vgpu_policy::Decision;
 use vgpu_policy::memory::pitched;
 
 use super::charge::{Reservation, reserve, status};
 use crate::device::Place;
+use crate::live::UNKNOWN_POOL;
 use crate::real::cuda as real;
 use crate::session::{self, Session};
 
 /// What a row of a pitched allocation is padded to at least, on every GPU so far.
 const PITCH_ALIGNMENT: u64 = 512;
 
-type Where = fn(&'static Session, CUstream) -> Option<Place>;
-const CURRENT: Where = |session, _| session.place();
-const OF_STREAM: Where = Session::place_of_stream;
-
 /// Charges, calls the driver, and notes the address that it wrote to `result`.
 fn charged<T: Copy + Into<u64>>(
     bytes: usize,
     result: Out<T>,
     place: impl FnOnce(&'static Session) -> Option<Place>,
-    pooled: bool,
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
     let reservation = match reserve(bytes as u64, result, place) {
@@ -42,7 +37,7 @@ fn charged<T: Copy + Into<u64>>(
     if status == CUDA_SUCCESS
         && let Some(address) = result.read()
     {
-        reservation.keep_for(address.into(), pooled);
+        reservation.keep_for(address.into(), 0);
     }
     status
 }
@@ -62,12 +57,12 @@ fn uncharged<T: Copy + Into<u64>>(result: Out<T>, status: CUresult) -> CUresult 
 /// `cuMemAlloc`, the 32-bit form of CUDA 2.
 pub fn alloc_v1(dptr: Out<CUdeviceptr_v1>, bytesize: c_uint) -> CUresult {
     let call = || real::cuMemAlloc(dptr, bytesize);
-    charged(bytesize as usize, dptr, Session::place, false, call)
+    charged(bytesize as usize, dptr, Session::place, call)
 }
 
 /// `cuMemAlloc_v2`.
 pub fn alloc(dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult {
-    charged(bytesize, dptr, Session::place, false, || {
+    charged(bytesize, dptr, Session::place, || {
         real::cuMemAlloc_v2(dptr, bytesize)
     })
 }
@@ -75,65 +70,7 @@ pub fn alloc(dptr: Out<CUdeviceptr>, bytesize: usize) -> CUresult {
 /// `cuMemAllocManaged`: charged whole, since all of it may come to live on the GPU.
 pub fn alloc_managed(dptr: Out<CUdeviceptr>, bytesize: usize, flags: c_uint) -> CUresult {
     let call = || real::cuMemAllocManaged(dptr, bytesize, flags);
-    charged(bytesize, dptr, Session::place, false, call)
-}
-
-/// `cuMemAllocAsync`.
-pub fn alloc_async(dptr: Out<CUdeviceptr>, bytesize: usize, stream: CUstream) -> CUresult {
-    let call = || real::cuMemAllocAsync(dptr, bytesize, stream);
-    charged(
-        bytesize,
-        dptr,
-        |session| OF_STREAM(session, stream),
-        true,
-        call,
-    )
-}
-
-/// `cuMemAllocAsync_ptsz`: the null stream is the thread's own.
-pub fn alloc_async_ptsz(dptr: Out<CUdeviceptr>, bytesize: usize, stream: CUstream) -> CUresult {
-    let call = || real::cuMemAllocAsync_ptsz(dptr, bytesize, stream);
-    charged(
-        bytesize,
-        dptr,
-        |session| OF_STREAM(session, stream),
-        true,
-        call,
-    )
-}
-
-/// `cuMemAllocFromPoolAsync`.
-pub fn alloc_from_pool(
-    dptr: Out<CUdeviceptr>,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    stream: CUstream,
-) -> CUresult {
-    let call = || real::cuMemAllocFromPoolAsync(dptr, bytesize, pool, stream);
-    charged(
-        bytesize,
-        dptr,
-        |session| OF_STREAM(session, stream),
-        true,
-        call,
-    )
-}
-
-/// `cuMemAllocFromPoolAsync_ptsz`.
-pub fn alloc_from_pool_ptsz(
-    dptr: Out<CUdeviceptr>,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    stream: CUstream,
-) -> CUresult {
-    let call = || real::cuMemAllocFromPoolAsync_ptsz(dptr, bytesize, pool, stream);
-    charged(
-        bytesize,
-        dptr,
-        |session| OF_STREAM(session, stream),
-        true,
-        call,
-    )
+    charged(bytesize, dptr, Session::place, call)
 }
 
 /// Charges rows padded to the least pitch, and settles to the pitch that the driver chose.
@@ -144,9 +81,7 @@ fn charged_pitch<T: Copy + Into<u64>, S: Copy>(
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
     let least = pitched(width, height, PITCH_ALIGNMENT);
-    let reservation = match reserve(least, result, |session| {
-        CURRENT(session, std::ptr::null_mut())
-    }) {
+    let reservation = match reserve(least, result, Session::place) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return uncharged(result, call()),
@@ -170,7 +105,7 @@ fn keep_settled(mut reservation: Reservation, address: u64, bytes: u64) -> CUres
         real::cuMemFree_v2(address);
         return status(deny);
     }
-    reservation.keep_for(address, false);
+    reservation.keep_for(address, 0);
     CUDA_SUCCESS
 }
 
@@ -217,7 +152,12 @@ fn freed(address: u64, call: impl FnOnce() -> CUresult) -> CUresult {
     };
     let status = call();
     if status == CUDA_SUCCESS {
-        session.ledger.refund(allocation.device, allocation.bytes);
+        session
+            .ledger
+            .refund(allocation.device, allocation.own_charge());
+        if !matches!(allocation.pool, 0 | UNKNOWN_POOL) {
+            session.settle_pool(allocation.pool);
+        }
     } else {
         session.live.insert(address, allocation);
     }

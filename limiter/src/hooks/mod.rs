@@ -13,6 +13,7 @@ pub mod info;
 pub mod init;
 pub mod memory;
 pub mod nvml;
+pub mod pool;
 pub mod proc_address;
 pub mod virtual_memory;
 

@@ -32,17 +32,32 @@ R cuDeviceGetUuid(char *u, int d) { if (d < 0 || d > 3) return 101; memset(u, d 
 R cuMemAlloc(unsigned *p, unsigned n) { P wide; R s = alloc(p ? &wide : NULL, n); if (!s) *p = (unsigned)(wide >> 8); return s; }
 R cuMemAlloc_v2(P *p, size_t n) { return alloc(p, n); }
 R cuMemAllocManaged(P *p, size_t n, unsigned f) { return alloc(p, n); }
-R cuMemAllocAsync(P *p, size_t n, void *s) { return alloc(p, n); }
-R cuMemAllocAsync_ptsz(P *p, size_t n, void *s) { return alloc(p, n); }
-R cuMemAllocFromPoolAsync(P *p, size_t n, void *o, void *s) { return alloc(p, n); }
-R cuMemAllocFromPoolAsync_ptsz(P *p, size_t n, void *o, void *s) { return alloc(p, n); }
+/* One pool. It reserves what it is asked for, in granules if so told, and keeps freed memory until trimmed if so told. */
+static char pool; static P taken[4096]; static size_t sizes[4096], reserved, granule = 1, in_use; static int takes, keeps;
+void script_pool(size_t g, int k) { granule = g, keeps = k; }
+static R pooled(P *p, size_t n) {
+  R s = alloc(p, n);
+  if (s) return s;
+  taken[takes] = *p, sizes[takes++] = n, in_use += n;
+  while (reserved < in_use) reserved += granule < n ? n : granule;
+  return 0;
+}
+static void unpool(P p) { for (int i = 0; i < takes; i++) if (taken[i] == p) { in_use -= sizes[i], taken[i] = 0; if (!keeps) reserved = in_use; return; } }
+R cuDeviceGetMemPool(void **p, int d) { *p = &pool; return 0; }
+R cuMemPoolGetAttribute(void *p, int a, size_t *v) { *v = reserved; return a == 5 ? 0 : 1; }
+R cuMemPoolTrimTo(void *p, size_t keep) { size_t least = in_use > keep ? in_use : keep; if (reserved > least) reserved = least; return 0; }
+R cuMemPoolDestroy(void *p) { return answer(); }
+R cuMemAllocAsync(P *p, size_t n, void *s) { return pooled(p, n); }
+R cuMemAllocAsync_ptsz(P *p, size_t n, void *s) { return pooled(p, n); }
+R cuMemAllocFromPoolAsync(P *p, size_t n, void *o, void *s) { return pooled(p, n); }
+R cuMemAllocFromPoolAsync_ptsz(P *p, size_t n, void *o, void *s) { return pooled(p, n); }
 /* A pitch of its own: rows are padded to 1024, so the hook has to settle. */
 R cuMemAllocPitch_v2(P *p, size_t *pitch, size_t w, size_t h, unsigned e) { size_t row = (w + 1023) & ~1023ull; R s = alloc(p, row * h); if (!s) *pitch = row; return s; }
 R cuMemAllocPitch(unsigned *p, unsigned *pitch, unsigned w, unsigned h, unsigned e) { P wide; size_t row = 0; R s = cuMemAllocPitch_v2(&wide, &row, w, h, e); if (!s) *p = (unsigned)(wide >> 8), *pitch = (unsigned)row; return s; }
 R cuMemFree(unsigned p) { return answer(); }
-R cuMemFree_v2(P p) { return answer(); }
-R cuMemFreeAsync(P p, void *s) { return answer(); }
-R cuMemFreeAsync_ptsz(P p, void *s) { return answer(); }
+R cuMemFree_v2(P p) { R r = answer(); if (!r) unpool(p); return r; }
+R cuMemFreeAsync(P p, void *s) { R r = answer(); if (!r) unpool(p); return r; }
+R cuMemFreeAsync_ptsz(P p, void *s) { R r = answer(); if (!r) unpool(p); return r; }
 R cuMemGetInfo_v2(size_t *f, size_t *t) { R s = answer(); if (s) return s; if (!f || !t) return 1; *f = 1ull << 36, *t = 1ull << 37; return 0; }
 R cuMemGetInfo(unsigned *f, unsigned *t) { R s = answer(); if (s) return s; *f = *t = ~0u; return 0; }
 R cuDeviceTotalMem_v2(size_t *t, int d) { R s = answer(); if (s) return s; *t = 1ull << 37; return 0; }
@@ -61,7 +76,7 @@ R cuDevicePrimaryCtxRetain(void **c, int d) { int was = current; R s = context(c
 R cuDevicePrimaryCtxRelease(int d) { return answer(); }
 R cuDevicePrimaryCtxRelease_v2(int d) { return answer(); }
 R cuDevicePrimaryCtxReset(int d) { return answer(); }
-R cuDevicePrimaryCtxReset_v2(int d) { return answer(); }
+R cuDevicePrimaryCtxReset_v2(int d) { R s = answer(); if (!s) reserved = in_use = 0; return s; }
 /* Physical memory: handles are addresses; mapping and unmapping always succeed. The location follows two ints. */
 R cuMemCreate(P *h, size_t n, int *prop, unsigned long long f) { if (!prop) return 1; return alloc(h, n); }
 R cuMemRelease(P h) { return answer(); }

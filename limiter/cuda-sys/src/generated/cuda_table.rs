@@ -337,10 +337,10 @@ macro_rules! cuda_table {
             { 329 pass cuMemAdvise [] (devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, device: CUdevice) -> CUresult }
             { 330 pass cuMemAdvise_v2 [] (devPtr: CUdeviceptr, count: usize, advice: CUmem_advise, location: CUmemLocation) -> CUresult }
             { 331 alloc cuMemAlloc [memory::alloc_v1] (dptr: Out<CUdeviceptr_v1>, bytesize: c_uint) -> CUresult }
-            { 332 alloc cuMemAllocAsync [memory::alloc_async] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
-            { 333 alloc cuMemAllocAsync_ptsz [memory::alloc_async_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
-            { 334 alloc cuMemAllocFromPoolAsync [memory::alloc_from_pool] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
-            { 335 alloc cuMemAllocFromPoolAsync_ptsz [memory::alloc_from_pool_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
+            { 332 alloc cuMemAllocAsync [pool::alloc] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
+            { 333 alloc cuMemAllocAsync_ptsz [pool::alloc_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, hStream: CUstream) -> CUresult }
+            { 334 alloc cuMemAllocFromPoolAsync [pool::alloc_from] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
+            { 335 alloc cuMemAllocFromPoolAsync_ptsz [pool::alloc_from_ptsz] (dptr: Out<CUdeviceptr>, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) -> CUresult }
             { 336 pass cuMemAllocHost [] (pp: Out<*mut c_void>, bytesize: c_uint) -> CUresult }
             { 337 pass cuMemAllocHost_v2 [] (pp: Out<*mut c_void>, bytesize: usize) -> CUresult }
             { 338 alloc cuMemAllocManaged [memory::alloc_managed] (dptr: Out<CUdeviceptr>, bytesize: usize, flags: c_uint) -> CUresult }
@@ -383,7 +383,7 @@ macro_rules! cuda_table {
             { 375 alloc cuMemMapArrayAsync [] (mapInfoList: Out<CUarrayMapInfo>, count: c_uint, hStream: CUstream) -> CUresult }
             { 376 alloc cuMemMapArrayAsync_ptsz [] (mapInfoList: Out<CUarrayMapInfo>, count: c_uint, hStream: CUstream) -> CUresult }
             { 377 alloc cuMemPoolCreate [] (pool: Out<CUmemoryPool>, poolProps: In<CUmemPoolProps>) -> CUresult }
-            { 378 free cuMemPoolDestroy [] (pool: CUmemoryPool) -> CUresult }
+            { 378 free cuMemPoolDestroy [pool::destroy] (pool: CUmemoryPool) -> CUresult }
             { 379 pass cuMemPoolExportPointer [] (shareData_out: Out<CUmemPoolPtrExportData>, ptr: CUdeviceptr) -> CUresult }
             { 380 pass cuMemPoolExportToShareableHandle [] (handle_out: Out<c_void>, pool: CUmemoryPool, handleType: CUmemAllocationHandleType, flags: c_ulonglong) -> CUresult }
             { 381 pass cuMemPoolGetAccess [] (flags: Out<CUmemAccess_flags>, memPool: CUmemoryPool, location: Out<CUmemLocation>) -> CUresult }
@@ -392,7 +392,7 @@ macro_rules! cuda_table {
             { 384 import cuMemPoolImportPointer [] (ptr_out: Out<CUdeviceptr>, pool: CUmemoryPool, shareData: Out<CUmemPoolPtrExportData>) -> CUresult }
             { 385 pass cuMemPoolSetAccess [] (pool: CUmemoryPool, map: In<CUmemAccessDesc>, count: usize) -> CUresult }
             { 386 alloc cuMemPoolSetAttribute [] (pool: CUmemoryPool, attr: CUmemPool_attribute, value: Out<c_void>) -> CUresult }
-            { 387 free cuMemPoolTrimTo [] (pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult }
+            { 387 free cuMemPoolTrimTo [pool::trim] (pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult }
             { 388 launch cuMemPrefetchAsync [] (devPtr: CUdeviceptr, count: usize, dstDevice: CUdevice, hStream: CUstream) -> CUresult }
             { 389 launch cuMemPrefetchAsync_ptsz [] (devPtr: CUdeviceptr, count: usize, dstDevice: CUdevice, hStream: CUstream) -> CUresult }
             { 390 launch cuMemPrefetchAsync_v2 [] (devPtr: CUdeviceptr, count: usize, location: CUmemLocation, flags: c_uint, hStream: CUstream) -> CUresult }

@@ -1,0 +1,202 @@
+//! Stream-ordered memory: the request is charged, the driver called, and the charge settled to what the
+//! pool has reserved by then.
+
+use vgpu_cuda_sys::Out;
+use vgpu_cuda_sys::cuda::{CUDA_SUCCESS, CUdeviceptr, CUmemoryPool, CUresult, CUstream};
+use vgpu_policy::{Decision, Deny};
+
+use super::charge::{Reservation, reserve, status};
+use crate::live::{Allocation, UNKNOWN_POOL};
+use crate::pools::{self, Account};
+use crate::real::cuda as real;
+use crate::session::{self, Session};
+
+/// One of the four forms of an allocation.
+struct Request {
+    result: Out<CUdeviceptr>,
+    bytes: usize,
+    stream: CUstream,
+    /// Null: the current pool of the stream's device.
+    pool: CUmemoryPool,
+    free: fn(CUdeviceptr, CUstream) -> CUresult,
+}
+
+impl Request {
+    fn run(self, call: impl FnOnce() -> CUresult) -> CUresult {
+        let Self {
+            result,
+            bytes,
+            stream,
+            pool,
+            free,
+        } = self;
+        let place = |session: &'static Session| session.place_of_stream(stream);
+        let reservation = match reserve(bytes as u64, result, place) {
+            Decision::Allow(reservation) => Some(reservation),
+            Decision::Deny(deny) => return status(deny),
+            Decision::Bypass(_) => None,
+        };
+        let answer = call();
+        let Some(address) = result.read().filter(|_| answer == CUDA_SUCCESS) else {
+            return answer;
+        };
+        let kept = match (reservation, session::current()) {
+            (Some(reservation), Ok(session)) => {
+                let pool = pool_of(&reservation, pool);
+                keep(session, reservation, address, pool)
+            }
+            // The driver was expected to refuse: see `memory::uncharged`.
+            (None, _) | (_, Err(_)) => Err(Deny::OverQuota),
+        };
+        if let Err(deny) = kept {
+            free(address, stream);
+            return status(deny);
+        }
+        answer
+    }
+}
+
+/// The pool that served; `None`: the driver does not say.
+fn pool_of(reservation: &Reservation, pool: CUmemoryPool) -> Option<usize> {
+    if !pool.is_null() {
+        return Some(pool.addr());
+    }
+    let mut current: CUmemoryPool = std::ptr::null_mut();
+    let answer = real::cuDeviceGetMemPool(Out::of(&mut current), reservation.ordinal());
+    (answer == CUDA_SUCCESS).then(|| current.addr())
+}
+
+/// Settles the pool's account, and notes the allocation. Without a pool that can be asked, the request
+/// itself stays charged.
+fn keep(
+    session: &Session,
+    mut reservation: Reservation,
+    address: u64,
+    pool: Option<usize>,
+) -> Result<(), Deny> {
+    let device = reservation.device();
+    let mut accounts = session.pools.accounts();
+    let known = pool.and_then(|pool| pools::reserved(pool).map(|reserved| (pool, reserved)));
+    let Some((pool, reserved)) = known else {
+        reservation.keep_for(address, UNKNOWN_POOL);
+        return Ok(());
+    };
+    let account = accounts
+        .entry(pool)
+        .or_insert(Account { device, charged: 0 });
+    if account.device != device {
+        // A pool of another device than the stream's.
+        reservation.keep_for(address, UNKNOWN_POOL);
+        return Ok(());
+    }
+    let settled = reservation.settle(reserved.saturating_sub(account.charged));
+    let surplus = account.charged.saturating_sub(reserved);
+    session.ledger.refund(device, surplus);
+    account.charged = account.charged.saturating_sub(surplus);
+    let requested = reservation.requested();
+    let context = reservation.context();
+    account.charged = account.charged.saturating_add(reservation.keep());
+    settled?;
+    session.note_pooled(
+        address,
+        Allocation {
+            device,
+            bytes: requested,
+            context,
+            pool,
+        },
+    );
+    Ok(())
+}
+
+/// `cuMemAllocAsync`.
+pub fn alloc(result: Out<CUdeviceptr>, bytes: usize, stream: CUstream) -> CUresult {
+    let pool = std::ptr::null_mut();
+    Request {
+        result,
+        bytes,
+        stream,
+        pool,
+        free: real::cuMemFreeAsync,
+    }
+    .run(|| real::cuMemAllocAsync(result, bytes, stream))
+}
+
+/// `cuMemAllocAsync_ptsz`: the null stream is the thread's own.
+pub fn alloc_ptsz(result: Out<CUdeviceptr>, bytes: usize, stream: CUstream) -> CUresult {
+    let pool = std::ptr::null_mut();
+    Request {
+        result,
+        bytes,
+        stream,
+        pool,
+        free: real::cuMemFreeAsync_ptsz,
+    }
+    .run(|| real::cuMemAllocAsync_ptsz(result, bytes, stream))
+}
+
+/// `cuMemAllocFromPoolAsync`.
+pub fn alloc_from(
+    result: Out<CUdeviceptr>,
+    bytes: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CUresult {
+    Request {
+        result,
+        bytes,
+        stream,
+        pool,
+        free: real::cuMemFreeAsync,
+    }
+    .run(|| real::cuMemAllocFromPoolAsync(result, bytes, pool, stream))
+}
+
+/// `cuMemAllocFromPoolAsync_ptsz`.
+pub fn alloc_from_ptsz(
+    result: Out<CUdeviceptr>,
+    bytes: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> CUresult {
+    Request {
+        result,
+        bytes,
+        stream,
+        pool,
+        free: real::cuMemFreeAsync_ptsz,
+    }
+    .run(|| real::cuMemAllocFromPoolAsync_ptsz(result, bytes, pool, stream))
+}
+
+/// `cuMemPoolTrimTo`: gives back at once.
+pub fn trim(pool: CUmemoryPool, keep: usize) -> CUresult {
+    let answer = real::cuMemPoolTrimTo(pool, keep);
+    if answer == CUDA_SUCCESS
+        && let Ok(session) = session::current()
+    {
+        session.settle_pool(pool.addr());
+    }
+    answer
+}
+
+/// `cuMemPoolDestroy`: what is still allocated from it lives on, each allocation on its own.
+pub fn destroy(pool: CUmemoryPool) -> CUresult {
+    let Ok(session) = session::current() else {
+        return real::cuMemPoolDestroy(pool);
+    };
+    let mut accounts = session.pools.accounts();
+    let answer = real::cuMemPoolDestroy(pool);
+    if answer == CUDA_SUCCESS
+        && let Some(mut account) = accounts.remove(&pool.addr())
+    {
+        let mut charged = 0_u64;
+        for (address, mut allocation) in session.live.take_all(|a| a.pool == pool.addr()) {
+            charged = charged.saturating_add(allocation.bytes);
+            allocation.pool = UNKNOWN_POOL;
+            session.live.insert(address, allocation);
+        }
+        account.settle(session, charged);
+    }
+    answer
+}
