@@ -40,6 +40,21 @@ fn plain_memory_is_counted_to_the_unit() {
 }
 
 #[test]
+fn the_first_version_has_pointers_of_32_bits() {
+    let cuda = Cuda::ready();
+    let before = cuda.free();
+    let mut pointer = 0_u32;
+    good(cuda.cuMemAlloc(Out::of(&mut pointer), 1000));
+    assert_eq!(cuda.free(), before - 1024);
+    let mut bytes = [0; 3];
+    good(cuda.cuMemcpyHtoD(pointer, bytes_in(b"old"), 3));
+    good(cuda.cuMemcpyDtoH(bytes_out(&mut bytes), pointer, 3));
+    assert_eq!(&bytes, b"old");
+    good(cuda.cuMemFree(pointer));
+    assert_eq!(cuda.free(), before);
+}
+
+#[test]
 fn fresh_memory_has_nothing_of_its_former_owner() {
     let cuda = Cuda::ready();
     let pointer = cuda.alloc(10 << 20);

@@ -319,3 +319,42 @@ pub(crate) fn copy_2d_v1(copy: In<CUDA_MEMCPY2D_v1>) -> Cu {
 pub(crate) fn copy_2d_async_v1(copy: In<CUDA_MEMCPY2D_v1>, stream: CUstream) -> Cu {
     start(stream, shape_2d(&wide_2d(&copy.read().ok_or(WRONG)?))?).map(drop)
 }
+
+fn wide_3d(c: &CUDA_MEMCPY3D_v1) -> CUDA_MEMCPY3D {
+    let w = |value: c_uint| value as usize;
+    CUDA_MEMCPY3D {
+        srcXInBytes: w(c.srcXInBytes),
+        srcY: w(c.srcY),
+        srcZ: w(c.srcZ),
+        srcLOD: w(c.srcLOD),
+        srcMemoryType: c.srcMemoryType,
+        srcHost: c.srcHost,
+        srcDevice: u64::from(c.srcDevice),
+        srcArray: c.srcArray,
+        reserved0: c.reserved0,
+        srcPitch: w(c.srcPitch),
+        srcHeight: w(c.srcHeight),
+        dstXInBytes: w(c.dstXInBytes),
+        dstY: w(c.dstY),
+        dstZ: w(c.dstZ),
+        dstLOD: w(c.dstLOD),
+        dstMemoryType: c.dstMemoryType,
+        dstHost: c.dstHost,
+        dstDevice: u64::from(c.dstDevice),
+        dstArray: c.dstArray,
+        reserved1: c.reserved1,
+        dstPitch: w(c.dstPitch),
+        dstHeight: w(c.dstHeight),
+        WidthInBytes: w(c.WidthInBytes),
+        Height: w(c.Height),
+        Depth: w(c.Depth),
+    }
+}
+
+pub(crate) fn copy_3d_v1(copy: In<CUDA_MEMCPY3D_v1>) -> Cu {
+    wait(shape_3d(&wide_3d(&copy.read().ok_or(WRONG)?))?)
+}
+
+pub(crate) fn copy_3d_async_v1(copy: In<CUDA_MEMCPY3D_v1>, stream: CUstream) -> Cu {
+    start(stream, shape_3d(&wide_3d(&copy.read().ok_or(WRONG)?))?).map(drop)
+}

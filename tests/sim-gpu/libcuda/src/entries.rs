@@ -86,7 +86,7 @@ bodies! {
         disable_peer = cuCtxDisablePeerAccess;
     }
     memory {
-        alloc = cuMemAlloc_v2;
+        alloc = cuMemAlloc cuMemAlloc_v2;
         alloc_pitch = cuMemAllocPitch cuMemAllocPitch_v2;
         alloc_managed = cuMemAllocManaged;
         free = cuMemFree cuMemFree_v2;
@@ -294,6 +294,8 @@ bodies! {
         copy_2d_async = cuMemcpy2DAsync_v2 cuMemcpy2DAsync_v2_ptsz;
         copy_2d_v1 = cuMemcpy2D cuMemcpy2DUnaligned;
         copy_2d_async_v1 = cuMemcpy2DAsync;
+        copy_3d_v1 = cuMemcpy3D;
+        copy_3d_async_v1 = cuMemcpy3DAsync;
         copy_3d = cuMemcpy3D_v2 cuMemcpy3D_v2_ptds;
         copy_3d_async = cuMemcpy3DAsync_v2 cuMemcpy3DAsync_v2_ptsz;
         copy_3d_peer = cuMemcpy3DPeer cuMemcpy3DPeer_ptds;

@@ -49,7 +49,7 @@ impl Wide for usize {
     const LOW: bool = false;
 }
 
-/// `value` in the width that the caller's version has; it cannot be told to one whose pointers are too short.
+/// `value` in the width that the caller's version has; what is too large for it cannot be told.
 pub(crate) fn narrow<T: Wide>(value: u64) -> Cu<T> {
     T::try_from(value).or(Err(Fail(CUDA_ERROR_NOT_SUPPORTED)))
 }
@@ -61,26 +61,35 @@ pub(crate) fn units(size: u64) -> Cu<u64> {
 }
 
 impl State {
-    /// Allocates on the current context's device.
-    pub(crate) fn allocate(&mut self, size: u64, kind: impl FnOnce(u64) -> Kind) -> Cu<u64> {
+    /// Allocates on the current context's device; below 4 GiB for callers whose pointers have 32 bits.
+    pub(crate) fn allocate(
+        &mut self,
+        size: u64,
+        low: bool,
+        kind: impl FnOnce(u64) -> Kind,
+    ) -> Cu<u64> {
         ensure(size > 0)?;
         let context = self.current()?;
         let device = self.contexts[&context].device;
         let charged = units(size)?;
-        // Large blocks start where large pages do.
-        let align = if size >= 2 << 20 { 2 << 20 } else { UNIT };
-        let base = self.take_device(device, charged, align, charged)?;
+        let base = if low {
+            self.take_low(device, charged)?
+        } else {
+            // Large blocks start where large pages do.
+            let align = if size >= 2 << 20 { 2 << 20 } else { UNIT };
+            self.take_device(device, charged, align, charged)?
+        };
         self.add_region(Region::new(base, size, kind(charged), device, context));
         Ok(base)
     }
 }
 
-/// `cuMemAlloc_v2`.
-pub(crate) fn alloc(out: Out<CUdeviceptr>, size: usize) -> Cu {
-    ensure(!out.is_null() && size > 0)?;
+/// `cuMemAlloc` in both versions.
+pub(crate) fn alloc<P: Wide, N: Wide>(out: Out<P>, size: N) -> Cu {
+    ensure(!out.is_null() && size.wide() > 0)?;
     capture::forbid_unsafe()?;
-    let base = lock().allocate(size as u64, |charged| Kind::Device { charged })?;
-    put(out, base)
+    let base = lock().allocate(size.wide(), P::LOW, |charged| Kind::Device { charged })?;
+    put(out, narrow(base)?)
 }
 
 /// `cuMemAllocPitch` in both versions: rows padded to 512 bytes.
@@ -92,7 +101,6 @@ pub(crate) fn alloc_pitch<P: Wide, N: Wide>(
     element: c_uint,
 ) -> Cu {
     ensure(!out.is_null() && !pitch.is_null() && matches!(element, 4 | 8 | 16))?;
-    ensure_or(!P::LOW, CUDA_ERROR_NOT_SUPPORTED)?;
     ensure(width.wide() > 0 && height.wide() > 0)?;
     capture::forbid_unsafe()?;
     let row = width.wide().checked_next_multiple_of(PITCH);
@@ -100,7 +108,7 @@ pub(crate) fn alloc_pitch<P: Wide, N: Wide>(
     let size = row
         .checked_mul(height.wide())
         .ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))?;
-    let base = lock().allocate(size, |charged| Kind::Device { charged })?;
+    let base = lock().allocate(size, P::LOW, |charged| Kind::Device { charged })?;
     put(pitch, narrow(row)?)?;
     put(out, narrow(base)?)
 }
@@ -111,7 +119,10 @@ pub(crate) fn alloc_managed(out: Out<CUdeviceptr>, size: usize, flags: c_uint) -
     ensure(flags == CU_MEM_ATTACH_GLOBAL || flags == CU_MEM_ATTACH_HOST)?;
     capture::forbid_unsafe()?;
     let mut state = lock();
-    let base = state.allocate(size as u64, |charged| Kind::Managed { charged, flags })?;
+    let base = state.allocate(size as u64, false, |charged| Kind::Managed {
+        charged,
+        flags,
+    })?;
     if let Some(region) = state.regions.starting_at(base) {
         // The program writes to it without telling us.
         region.written = true;

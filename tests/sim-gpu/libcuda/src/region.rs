@@ -181,6 +181,17 @@ impl State {
         base
     }
 
+    /// Takes `charged` bytes of a device and addresses below 4 GiB, a mapping of their own.
+    pub(crate) fn take_low(&mut self, device: usize, charged: u64) -> Cu<u64> {
+        let gpu = self.gpu(device);
+        node().charge(gpu, charged)?;
+        let base = raw::reserve(whole_pages(charged), raw::Protection::ReadWrite, true);
+        if base.is_none() {
+            node().refund(gpu, charged);
+        }
+        base.ok_or(Fail(CUDA_ERROR_OUT_OF_MEMORY))
+    }
+
     /// Takes addresses for `size` bytes of a device.
     pub(crate) fn take_addresses(&mut self, device: usize, size: u64, align: u64) -> Cu<u64> {
         self.reserve_space(device)?;
@@ -193,6 +204,9 @@ impl State {
 
     /// Gives addresses back, their bytes discarded if there were any.
     pub(crate) fn give_addresses(&mut self, device: usize, base: u64, size: u64, written: bool) {
+        if base <= u64::from(u32::MAX) {
+            return raw::unmap(base, whole_pages(size));
+        }
         if written {
             raw::discard(base, size);
         }
