@@ -29,12 +29,14 @@ cleanup() {
   [ -z "${STARTED:-}" ] || engines stop "$ENGINE" 2>/dev/null
   [ -z "${SIMULATED:-}" ] || "$DIST/sim/bin/sim-gpu" down --root "$WORK/node" >/dev/null
   [ -z "${WORK:-}" ] || rm -rf --one-file-system "$WORK"
-  [ $rc = 0 ] || say "failed (everything it started is gone again)"
+  [ $rc = 0 ] || say "failed (everything it started is gone again)" >&2
   exit $rc
 }
 declare -A PLAIN=()
 STARTED='' SIMULATED='' WORK='' WITHOUT='' BUILD=yes
-trap cleanup EXIT INT TERM
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # Why containers cannot run here; empty when they can.
 no_containers() {
