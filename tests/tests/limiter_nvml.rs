@@ -125,6 +125,25 @@ say(before=before, after=call())",
     assert_eq!(theirs["before"], json!(vec![1; names("info").len()]));
 }
 
+/// NVIDIA's own library, which finds no GPU: what it answers so early is what comes out.
+#[test]
+fn nvidias_own_library_refuses_in_its_own_words() {
+    let Some(world) = World::real() else { return };
+    let names = [names("info"), names("set")].concat();
+    let program = format!(
+        r#"
+nvml = ctypes.CDLL("libnvidia-ml.so.1")
+bare = ctypes.CDLL(os.path.realpath(os.environ["WORLD"] + "/driver/libnvidia-ml-driver.so.1"))
+known = [name for name in {names:?} if hasattr(bare, name)]
+call = lambda library: [getattr(library, name)(*[None] * 6) for name in known]
+theirs = call(bare)
+say(known=len(known), other=[name for name, a, b in zip(known, call(nvml), theirs) if a != b], first=nvml.nvmlInit_v2())"#
+    );
+    let said = world.run(&program);
+    assert!(said["known"].as_u64().unwrap() > 60, "{said}");
+    assert_eq!(said["other"], json!([]));
+}
+
 #[test]
 fn a_gpu_without_an_entry_does_not_exist() {
     let world = world();
