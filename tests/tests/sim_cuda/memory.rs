@@ -303,7 +303,15 @@ fn physical_memory_lives_while_a_handle_or_a_mapping_does() {
     assert_eq!(cuda.cuMemAddressFree(base, size), CUDA_ERROR_INVALID_VALUE);
     good(cuda.cuMemUnmap(base, size));
     assert_eq!(cuda.free(), before - size as u64);
+    // An import of it keeps it as well.
+    let (mut fd, mut imported, kind) = (-1, 0, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    good(cuda.cuMemExportToShareableHandle(any(&mut fd), handle, kind, 0));
+    good(cuda.cuMemImportFromShareableHandle(Out::of(&mut imported), address(fd as u64), kind));
+    // SAFETY: the descriptor is this test's.
+    unsafe { libc::close(fd) };
     good(cuda.cuMemRelease(handle));
+    assert_eq!(cuda.free(), before - size as u64);
+    good(cuda.cuMemRelease(imported));
     assert_eq!(cuda.free(), before);
     good(cuda.cuMemAddressFree(base, size));
 }

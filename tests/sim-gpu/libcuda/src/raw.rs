@@ -243,11 +243,21 @@ pub(crate) fn memory_file(len: u64) -> Option<OwnedFd> {
 
 /// Length of a file; `None` when the number is no descriptor.
 pub(crate) fn file_len(fd: i32) -> Option<u64> {
+    Some(status(fd)?.st_size as u64)
+}
+
+/// What tells a file from all others; `None` when the number is no descriptor.
+pub(crate) fn file_identity(fd: i32) -> Option<(u64, u64)> {
+    let stat = status(fd)?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+fn status(fd: i32) -> Option<libc::stat> {
     // SAFETY: all zeroes is a valid stat.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: `stat` is valid to write; a wrong descriptor is answered with an error.
     let done = unsafe { libc::fstat(fd, &raw mut stat) };
-    (done == 0).then_some(stat.st_size as u64)
+    (done == 0).then_some(stat)
 }
 
 /// Another descriptor for the same open file, closed on exec.

@@ -444,6 +444,13 @@ pub(crate) fn import(
         raw::duplicate(raw::addr_out(os_handle) as i32).ok_or(Fail(CUDA_ERROR_INVALID_VALUE))?;
     let trailer = read_trailer(&file)?;
     let mut state = lock();
+    let identity = raw::file_identity(file.as_raw_fd());
+    let same = |known: &Physical| raw::file_identity(known.file.as_raw_fd()) == identity;
+    if let Some((&known, physical)) = state.physical.iter_mut().find(|(_, known)| same(known)) {
+        // Memory that is here already: one more handle of it.
+        physical.references += 1;
+        return put(out, known);
+    }
     let ordinal = state
         .devices
         .iter()
