@@ -39,12 +39,7 @@ fn world() -> World {
     let node = Node::described(&format!(
         "count = 1\ncontext_footprint_mib = 1\n[[gpus]]\nuuid = \"{UUID}\"\n"
     ));
-    let libraries = node.root().join("usr/lib/x86_64-linux-gnu");
-    let mut world = World::in_front_of(
-        &libraries.join("libcuda.so.1"),
-        Some(&libraries.join("libnvidia-ml.so.1")),
-    );
-    world.node = Some(node);
+    let world = World::over(node);
     world.grant(&[DeviceLimits {
         uuid: UUID.parse::<DeviceUuid>().unwrap().as_bytes(),
         capacity: 1 << 37,

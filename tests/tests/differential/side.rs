@@ -71,13 +71,7 @@ impl Side {
 
     /// Over the limiter over the simulated driver, with this much of each card.
     pub(crate) fn limited(vram_limit: u64, context_footprint: u64) -> Self {
-        let node = node();
-        let libraries = node.root().join("usr/lib/x86_64-linux-gnu");
-        let mut world = World::in_front_of(
-            &libraries.join("libcuda.so.1"),
-            Some(&libraries.join("libnvidia-ml.so.1")),
-        );
-        world.node = Some(node);
+        let world = World::over(node());
         world.grant(&UUIDS.map(|uuid| DeviceLimits {
             uuid: uuid.parse::<DeviceUuid>().unwrap().as_bytes(),
             capacity: TOTAL,

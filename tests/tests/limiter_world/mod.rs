@@ -70,7 +70,11 @@ impl World {
 
     /// In front of the simulated driver, with nothing granted yet.
     pub(crate) fn simulated() -> Self {
-        let node = Node::up();
+        Self::over(Node::up())
+    }
+
+    /// In front of the simulated driver of this node, with nothing granted yet.
+    pub(crate) fn over(node: Node) -> Self {
         let libraries = node.root().join("usr/lib/x86_64-linux-gnu");
         let world = Self::in_front_of(
             &libraries.join("libcuda.so.1"),
