@@ -26,7 +26,7 @@ check: setup ## format, lints and generated code only
 	@tests/test.sh format lints codegen scripts
 
 bless: ## accept the present output as the golden files
-	@VGPU_BLESS=1 cargo test -q --workspace --locked -- golden
+	@VGPU_BLESS=1 cargo test -q --workspace --locked --test 'golden*'
 
 codegen: setup ## regenerate the entry points from the CUDA and NVML headers
 	@LIBCLANG_PATH=$$(echo $(VENV)/lib/python3*/site-packages/clang/native) \
