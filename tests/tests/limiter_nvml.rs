@@ -18,11 +18,16 @@ use std::process::Command;
 use limiter_world::{FOOTPRINT, QUOTA, World};
 use serde_json::{Value, json};
 use sim_gpu::client::{Kind, Node as Client};
+use tempfile::TempDir;
 use vgpu_region::{DeviceLimits, LimitsWriter};
 use vgpu_tests::{Outcome, built};
 
 const CLIENT: &str = include_str!("limiter_world/client.py");
 const NVML: &str = include_str!("limiter_nvml/nvml.py");
+const SCRIPTED: [(&str, &str); 2] = [
+    ("libcuda.so.1", include_str!("limiter_world/driver.c")),
+    ("libnvidia-ml.so.1", include_str!("limiter_nvml/driver.c")),
+];
 const SURVEY: &str = include_str!("limiter_nvml/survey.py");
 /// What the simulated driver takes for a context.
 const DRIVER_FOOTPRINT: u64 = 512 << 20;
@@ -32,6 +37,7 @@ const NOT_SUPPORTED: u32 = 3;
 const NO_PERMISSION: u32 = 4;
 const NOT_FOUND: u32 = 6;
 const INSUFFICIENT_SIZE: u32 = 7;
+const FUNCTION_NOT_FOUND: u32 = 13;
 const VERSION_MISMATCH: u32 = 25;
 
 /// Class, name, and whether the row has a body.
@@ -76,6 +82,31 @@ fn unlimited() -> World {
     };
     world.grant(&[device(0), device(1)]);
     world
+}
+
+/// Libraries that do what the test says, of which the container has the first GPU. They live as long as the folder.
+fn scripted() -> (World, TempDir) {
+    let build = TempDir::new().unwrap();
+    let [cuda, nvml] = SCRIPTED.map(|(name, source)| {
+        let (library, file) = (
+            build.path().join(name),
+            build.path().join(name).with_extension("c"),
+        );
+        std::fs::write(&file, source).unwrap();
+        let mut compile = Command::new("cc");
+        compile
+            .args(["-shared", "-fPIC", "-w", "-o"])
+            .args([&library, &file])
+            .arg(format!("-Wl,-soname,{name}"));
+        Outcome::of(&mut compile).good();
+        library
+    });
+    let world = World::in_front_of(&cuda, Some(&nvml));
+    world.grant(&[DeviceLimits {
+        compute_limit: 60,
+        ..World::device([1; 16])
+    }]);
+    (world, build)
 }
 
 fn run(world: &World, program: &str) -> Value {
@@ -144,6 +175,65 @@ say(known=len(known), other=[name for name, a, b in zip(known, call(nvml), their
     assert_eq!(said["other"], json!([]));
 }
 
+/// No third form of the lists, a MIG device, pids looked up among the host's.
+#[test]
+fn an_older_driver_with_mig_is_served() {
+    let (world, _build) = scripted();
+    let said = run(
+        &world,
+        r#"
+init(); start(); alloc(MIB)
+gpu, mig = handle(0), c_void_p()
+check(nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, 0, byref(mig)))
+attributes = (c_uint * 10)()
+lists = [processes(gpu, f"nvmlDeviceGetComputeRunningProcesses{form}") for form in ("_v2", "_v3")]
+say(own=os.getpid(), counts=number("nvmlDeviceGetCount_v2"), lists=lists, rates=rates(gpu), used=used(gpu),
+    mig=[memory(mig)[1], number("nvmlDeviceGetIndex", mig), nvml.nvmlDeviceGetAttributes_v2(mig, attributes), attributes[7:9]],
+    found=[looked_up("nvmlDeviceGetHandleByUUID", f"{kind}-0{n}0{n}0{n}0{n}-0{n}0{n}-0{n}0{n}-0{n}0{n}-0{n}0{n}0{n}0{n}0{n}0{n}".encode()) for kind, n in (("GPU", 1), ("GPU", 2), ("MIG", 3))],
+    names=[name(os.getpid()), name(0x7FFFFFFF)])"#,
+    );
+    let used = FOOTPRINT + (1 << 20);
+    assert_eq!(said["counts"], json!([0, 1]));
+    let listed = json!([0, 1, [[said["own"], used]]]);
+    assert_eq!(said["lists"], json!([listed, [FUNCTION_NOT_FOUND, 8, []]]));
+    assert_eq!(
+        said["rates"],
+        json!([0, 50, 25]),
+        "30 % of the GPU is half of 60 %"
+    );
+    assert_eq!(said["used"], json!([0, 1, [[said["own"], 50]]]));
+    let memory = json!([QUOTA, QUOTA - used, used]);
+    assert_eq!(said["mig"], json!([memory, [0, 0], 0, [8, QUOTA >> 20]]));
+    let found = json!([[0, [0, 0]], [NOT_FOUND, null], [0, [0, 0]]]);
+    assert_eq!(said["found"], found);
+    assert_eq!(said["names"], json!([[0, "host"], [NOT_FOUND, ""]]));
+}
+
+#[test]
+fn a_driver_that_fails_is_believed_and_never_changed() {
+    let (world, _build) = scripted();
+    let said = run(
+        &world,
+        r#"
+script = ctypes.CDLL(os.environ["WORLD"] + "/driver/libnvidia-ml-driver.so.1")
+init(); start(); alloc(MIB)
+gpu = handle(0)
+script.script_fail(15)
+lost = [*memory(gpu)[0][::2], rates(gpu)[0], used(gpu)[0], number("nvmlDeviceGetIndex", gpu)[0], processes(gpu, "nvmlDeviceGetComputeRunningProcesses_v2")[0]]
+bad = [*memory(None)[0][::2], rates(None)[0]]
+say(lost=lost, bad=bad, set=[nvml.nvmlDeviceSetComputeMode(gpu, 1), nvml.nvmlDeviceSetGpuLockedClocks(gpu, 1, 2), nvml.nvmlDeviceSetMigMode(gpu, 1, None)],
+    changes=script.script_changes())"#,
+    );
+    assert_eq!(said["lost"], json!(vec![15; 6]));
+    assert_eq!(said["bad"], json!(vec![15; 3]), "the driver judges first");
+    assert_eq!(
+        said["set"],
+        json!(vec![NO_PERMISSION; 3]),
+        "also what this driver lacks"
+    );
+    assert_eq!(said["changes"], json!(0));
+}
+
 #[test]
 fn a_gpu_without_an_entry_does_not_exist() {
     let world = world();
@@ -204,6 +294,7 @@ say(counts=counts, uuid=uuid(first), minor=number("nvmlDeviceGetMinorNumber", fi
 }
 
 /// core#225, HAMi#1381: another device's limit under `CUDA_VISIBLE_DEVICES`.
+/// <https://github.com/Project-HAMi/HAMi/issues/1381>
 #[test]
 fn issue_hami_1381_limits_follow_the_gpu_and_not_its_number() {
     let world = World::simulated();
@@ -222,6 +313,7 @@ fn issue_hami_1381_limits_follow_the_gpu_and_not_its_number() {
 }
 
 /// core#181: CUDA and NVML told a framework two different sizes. core#200, HAMi#1181: 17 TB were free.
+/// <https://github.com/Project-HAMi/HAMi-core/issues/181>
 #[test]
 fn issue_core_181_all_sizes_come_from_one_snapshot() {
     let world = world();
@@ -262,6 +354,7 @@ say(got=got, memory=memory(device), versions=[memory(device, v)[0][1] for v in (
 }
 
 /// HAMi#1370: memory queries failed when the limit was smaller than what was in use.
+/// <https://github.com/Project-HAMi/HAMi/issues/1370>
 #[test]
 fn issue_hami_1370_a_tiny_limit_is_an_answer() {
     let world = World::simulated();
@@ -278,6 +371,7 @@ fn issue_hami_1370_a_tiny_limit_is_an_answer() {
 }
 
 /// HAMi#235, #700, #1339: no processes. HAMi#1864, core#195: figures of zero.
+/// <https://github.com/Project-HAMi/HAMi/issues/235>
 #[test]
 fn issue_hami_235_processes_are_listed() {
     let world = world();
