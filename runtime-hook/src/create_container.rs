@@ -18,6 +18,7 @@ use crate::error::HookError;
 use crate::grant::key;
 use crate::library::{Folders, Library, LibraryError};
 use crate::loader;
+use crate::mounted;
 use crate::mounts::{self, DATA, READ_ONLY};
 use crate::namespace::{self, Owner};
 use crate::process;
@@ -101,12 +102,15 @@ fn set_up(
 ) -> Result<Vec<String>, HookError> {
     let bytes = loader::read_cache(rootfs)?;
     let cache = loader::parse_cache(&bytes);
-    let folders = Folders::collect(rootfs, &cache, &plan.library_path)?;
+    let mounted = mounted::missing(rootfs, &cache, &plan.libraries)?;
+    let more: Vec<PathBuf> = loader::folders_of(&mounted).map(PathBuf::from).collect();
+    let searched = [plan.library_path.as_slice(), &more].concat();
+    let folders = Folders::collect(rootfs, &cache, &searched)?;
     place_limiter(rootfs, limiter, undo)?;
     place_region(rootfs, region, undo)?;
     cover(rootfs, limiter, &folders, undo)?;
-    let mut linked = loader::link(rootfs, undo)?;
-    loader::write_cache(rootfs, cache, &mut linked, undo)?;
+    let mut linked = loader::link(rootfs, &mounted, undo)?;
+    loader::write_cache(rootfs, cache, &mounted, &mut linked, undo)?;
     Ok(linked.warnings)
 }
 

@@ -65,6 +65,7 @@ fn grant_device(
         boot_id: grant.boot_id.clone(),
         rootfs: container.rootfs.clone(),
         library_path: container.library_path.clone(),
+        libraries: container.libraries.clone(),
         devices: grant.devices.keys().cloned().collect(),
         prepared: owner.is_some(),
     };

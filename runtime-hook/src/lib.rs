@@ -9,7 +9,7 @@
 //! | [`state`] | the OCI state and `config.json` |
 //! | [`grant`], [`store`], [`admission`] | who has what, its files, and whether more fits |
 //! | [`region`], [`namespace`], [`mounts`], [`undo`] | the container's tmpfs, its mount namespace, mounts by descriptor, taking back |
-//! | [`rootfs`], [`library`], [`loader`], [`cache`] | paths in the container, and what its loader finds |
+//! | [`rootfs`], [`library`], [`mounted`], [`loader`], [`cache`] | paths in the container, and what its loader finds |
 //! | [`node`] | the same records for `vgpu ps` |
 //!
 //! Nothing here runs a program, reads the environment, or uses a path of the container other than by descriptor.
@@ -22,6 +22,7 @@ pub mod error;
 pub mod grant;
 pub mod library;
 pub mod loader;
+pub mod mounted;
 pub mod mounts;
 pub mod namespace;
 pub mod node;

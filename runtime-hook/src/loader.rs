@@ -5,6 +5,7 @@
 //! name the file by its path. On a volume nothing is written. The cache comes last of all, because a rename over it
 //! cannot be taken back.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use vgpu_core::paths::CONTAINER_LIMITER_DIR;
 
 use crate::cache::{CACHE_LIMIT, Cache, CacheError};
 use crate::library::{Library, default_folders, is_musl, musl_folders};
+use crate::mounted::split;
 use crate::rootfs::{Rootfs, RootfsError, create_file, failed, replace_file, write_all};
 use crate::undo::Undo;
 
@@ -59,7 +61,7 @@ pub fn parse_cache(bytes: &[u8]) -> Cache<'_> {
 ///
 /// # Errors
 /// [`LoaderError::Rootfs`].
-pub fn link(rootfs: &Rootfs, undo: &mut Undo) -> Result<Linked, LoaderError> {
+pub fn link(rootfs: &Rootfs, mounted: &[&str], undo: &mut Undo) -> Result<Linked, LoaderError> {
     let mut linked = Linked {
         folders: 0,
         warnings: Vec::new(),
@@ -72,7 +74,7 @@ pub fn link(rootfs: &Rootfs, undo: &mut Undo) -> Result<Linked, LoaderError> {
         }
     }
     // Only a later ldconfig in the container reads it: nothing is lost without it today.
-    if let Err(error) = write_conf(rootfs, undo) {
+    if let Err(error) = write_conf(rootfs, mounted, undo) {
         linked.warnings.push(crate::error::line(&error));
     }
     Ok(linked)
@@ -87,20 +89,21 @@ pub struct Linked {
     pub warnings: Vec<String>,
 }
 
-/// Writes the extended cache. Nothing may fail after this.
+/// Writes the extended cache, with the limiter and the `mounted` libraries in it. Nothing may fail after this.
 ///
 /// # Errors
 /// [`LoaderError`].
-pub fn write_cache(
+pub fn write_cache<'a>(
     rootfs: &Rootfs,
-    mut cache: Cache<'_>,
+    mut cache: Cache<'a>,
+    mounted: &[&'a str],
     linked: &mut Linked,
     undo: &mut Undo,
 ) -> Result<(), LoaderError> {
     if is_musl(rootfs)? && cache.entries.is_empty() {
         return Ok(());
     }
-    if !extend(&mut cache) {
+    if !extend(&mut cache, mounted) {
         return Ok(());
     }
     let etc = Path::new("/etc");
@@ -124,17 +127,24 @@ pub fn write_cache(
     }
 }
 
-/// Puts the limiter first under each of its names; answers whether that changed anything.
-fn extend(cache: &mut Cache<'_>) -> bool {
+/// Puts the limiter first under each of its names, and adds the mounted libraries; answers whether that changed
+/// anything.
+fn extend<'a>(cache: &mut Cache<'a>, mounted: &[&'a str]) -> bool {
     let names: [(&[u8], &[u8]); 4] = [
         (b"libcuda.so.1", b"/usr/lib/vgpu/libcuda.so.1"),
         (b"libcuda.so", b"/usr/lib/vgpu/libcuda.so.1"),
         (b"libnvidia-ml.so.1", b"/usr/lib/vgpu/libnvidia-ml.so.1"),
         (b"libnvidia-ml.so", b"/usr/lib/vgpu/libnvidia-ml.so.1"),
     ];
-    names.into_iter().fold(false, |changed, (name, path)| {
-        cache.put_first(name, path) | changed
-    })
+    let more = mounted
+        .iter()
+        .filter_map(|path| Some((split(path)?.1.as_bytes(), path.as_bytes())));
+    names
+        .into_iter()
+        .chain(more)
+        .fold(false, |changed, (name, path)| {
+            cache.put_first(name, path) | changed
+        })
 }
 
 /// Where the links go: the first default folder of glibc's that is there, and musl's where the image has musl.
@@ -224,7 +234,16 @@ fn replace_dangling(
     rustix::fs::renameat(own, temporary, own, name)
 }
 
-fn write_conf(rootfs: &Rootfs, undo: &mut Undo) -> Result<(), RootfsError> {
+/// The folders of these libraries, each once.
+pub fn folders_of<'a>(mounted: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    let folders: BTreeSet<&str> = mounted
+        .iter()
+        .filter_map(|path| Some(split(path)?.0))
+        .collect();
+    folders.into_iter()
+}
+
+fn write_conf(rootfs: &Rootfs, mounted: &[&str], undo: &mut Undo) -> Result<(), RootfsError> {
     let folder = Path::new(CONF_FOLDER);
     if rootfs.lookup(Path::new("/etc"))?.is_none() {
         return Ok(());
@@ -238,11 +257,10 @@ fn write_conf(rootfs: &Rootfs, undo: &mut Undo) -> Result<(), RootfsError> {
     match create_file(own.as_fd(), OsStr::new(CONF_NAME)) {
         Ok(file) => {
             undo.file(&own, OsStr::new(CONF_NAME)).map_err(fail)?;
-            write_all(
-                file.as_fd(),
-                format!("{CONTAINER_LIMITER_DIR}\n").as_bytes(),
-            )
-            .map_err(fail)
+            // The limiter's first: ldconfig takes the first folder that has a name.
+            let lines = std::iter::once(CONTAINER_LIMITER_DIR).chain(folders_of(mounted));
+            let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+            write_all(file.as_fd(), text.as_bytes()).map_err(fail)
         }
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(fail(error)),

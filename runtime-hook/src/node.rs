@@ -159,6 +159,7 @@ mod tests {
             boot_id: String::new(),
             rootfs: "/".into(),
             library_path: vec![],
+            libraries: vec![],
             devices: vec![],
             prepared: false,
         };

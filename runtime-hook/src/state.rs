@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::mounted::{self, RawMount};
+
 /// The longest OCI state that is read, in bytes.
 pub const STATE_LIMIT: u64 = 1 << 20;
 /// The longest `config.json` that is read, in bytes.
@@ -207,6 +209,7 @@ impl State {
         Ok(Container {
             rootfs: self.bundle.join(root),
             library_path: config.library_path,
+            libraries: config.libraries,
         })
     }
 }
@@ -218,6 +221,8 @@ pub struct Container {
     pub rootfs: PathBuf,
     /// The directories of `LD_LIBRARY_PATH` that the image or the user set; absolute ones only.
     pub library_path: Vec<PathBuf>,
+    /// The shared libraries that are mounted into it, by [`mounted::libraries`].
+    pub libraries: Vec<String>,
 }
 
 /// The parts of `config.json` that are used.
@@ -225,6 +230,7 @@ pub struct Container {
 struct Config {
     root: Option<PathBuf>,
     library_path: Vec<PathBuf>,
+    libraries: Vec<String>,
 }
 
 impl Config {
@@ -258,6 +264,7 @@ impl Config {
         Ok(Self {
             root,
             library_path: library_path(&env),
+            libraries: mounted::libraries(&raw.mounts.unwrap_or_default()),
         })
     }
 }
@@ -266,6 +273,7 @@ impl Config {
 struct RawConfig {
     root: Option<RawRoot>,
     process: Option<RawProcess>,
+    mounts: Option<Vec<RawMount>>,
 }
 
 #[derive(Deserialize)]

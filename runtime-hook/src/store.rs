@@ -92,6 +92,9 @@ pub struct Plan {
     pub rootfs: PathBuf,
     /// The directories of `LD_LIBRARY_PATH`.
     pub library_path: Vec<PathBuf>,
+    /// The shared libraries that the engine mounts.
+    #[serde(default)]
+    pub libraries: Vec<String>,
     /// The CDI devices that were granted.
     pub devices: Vec<String>,
     /// create-runtime did create-container's work as well.
@@ -286,6 +289,14 @@ impl Locked<'_> {
         write_record(&self.store.grant_file(&grant.key), grant)
     }
 
+    /// Writes a changed grant.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the earlier record stands then.
+    pub fn replace(&self, grant: &Grant) -> Result<(), StoreError> {
+        write_record(&self.store.grant_file(&grant.key), grant)
+    }
+
     /// Makes the folder of a container with the mount point in it.
     ///
     /// # Errors
@@ -450,6 +461,7 @@ mod tests {
             boot_id: "b".into(),
             rootfs: "/r".into(),
             library_path: vec!["/x".into()],
+            libraries: vec![],
             devices: vec!["d".into()],
             prepared: false,
         }

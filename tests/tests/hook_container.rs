@@ -125,6 +125,68 @@ mod tests {
     }
 
     #[test]
+    fn mounted_libraries_are_found_where_the_image_does_not_look() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let names = |n: &[&str]| {
+            n.iter()
+                .map(|n| format!("/usr/lib64/{n}"))
+                .collect::<Vec<_>>()
+        };
+        let mounted = [
+            "libnvidia-ptxjitcompiler.so.1",
+            "libnvidia-gpucomp.so.580.95.05",
+            "libc.so.6",
+            "libnvidia-here.so.1",
+            "libcuda.so.1",
+            "libnvidia-absent.so.1",
+        ];
+        let container = world.container(|root| {
+            debian(root);
+            fs::create_dir_all(root.join("usr/lib64")).unwrap();
+            for name in &mounted[..5] {
+                fs::write(root.join("usr/lib64").join(name), "the host's").unwrap();
+            }
+            // The image has this one itself, where its loader looks without a cache.
+            let own = root.join("usr/lib/x86_64-linux-gnu/libnvidia-here.so.1");
+            fs::write(own, "image's").unwrap();
+        });
+        let mounts: Vec<_> = names(&mounted)
+            .iter()
+            .map(|path| serde_json::json!({"destination": path, "source": "/x", "options": ["ro", "bind"]}))
+            .collect();
+        let config = serde_json::json!({"root": {"path": "rootfs"}, "mounts": mounts});
+        fs::write(container.bundle.join("config.json"), config.to_string()).unwrap();
+        let args = [world.args("gpu0-quarter", GPU0, GIB)];
+        container.start(&args).unwrap();
+        let output = std::process::Command::new("/sbin/ldconfig")
+            .arg("-p")
+            .arg("-C")
+            .arg(container.inside("etc/ld.so.cache"))
+            .output()
+            .unwrap();
+        let cache = String::from_utf8(output.stdout).unwrap();
+        let first = |name: &str| {
+            let line = cache.lines().find(|l| l.contains(&format!("{name} ")));
+            line.and_then(|l| l.split(" => ").nth(1)).map(str::to_owned)
+        };
+        for name in &mounted[..2] {
+            assert_eq!(first(name), Some(format!("/usr/lib64/{name}")));
+        }
+        assert_ne!(first("libc.so.6").unwrap(), "/usr/lib64/libc.so.6");
+        assert_eq!(first("libcuda.so.1").unwrap(), "/usr/lib/vgpu/libcuda.so.1");
+        assert_eq!(first("libnvidia-here.so.1"), None);
+        assert_eq!(first("libnvidia-absent.so.1"), None);
+        let conf = "/usr/lib/vgpu\n/usr/lib64\n";
+        assert_eq!(container.read("etc/ld.so.conf.d/00-vgpu.conf"), conf);
+        let tree = snapshot(&container.rootfs);
+        container.start(&args).unwrap();
+        assert_eq!(snapshot(&container.rootfs), tree);
+    }
+
+    #[test]
     fn every_copy_of_the_driver_is_covered() {
         if skip() {
             return;
