@@ -3,6 +3,7 @@
 use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUdevice, CUresult};
 use vgpu_policy::{Bypass, Decision, Deny};
+use vgpu_region::layout::UNIT_BYTES;
 
 use crate::device::Place;
 use crate::live::{Allocation, Live};
@@ -16,13 +17,13 @@ pub(super) struct Reservation {
     device: usize,
     ordinal: CUdevice,
     context: usize,
-    requested: u64,
     bytes: u64,
 }
 
 impl Reservation {
     /// Charges more, or gives a part back, when the driver took another amount than was asked for.
     pub(super) fn settle(&mut self, bytes: u64) -> Result<(), Deny> {
+        let bytes = whole_units(bytes);
         if let Some(more) = bytes.checked_sub(self.bytes) {
             take(self.session, self.device, more)?;
         } else {
@@ -75,11 +76,6 @@ impl Reservation {
         self.context
     }
 
-    /// What was asked for at first. **Units:** bytes.
-    pub(super) fn requested(&self) -> u64 {
-        self.requested
-    }
-
     /// Keeps the charge; answers how much it is.
     pub(super) fn keep(mut self) -> u64 {
         std::mem::take(&mut self.bytes)
@@ -110,6 +106,7 @@ pub(super) fn reserve<T>(
     result: Out<T>,
     place: impl FnOnce(&'static Session) -> Option<Place>,
 ) -> Decision<Reservation> {
+    let bytes = whole_units(bytes);
     let session = match session::current() {
         Ok(session) => session,
         Err(deny) => return Decision::Deny(deny),
@@ -130,7 +127,7 @@ pub(super) fn reserve<T>(
     };
     // What the pools of this process keep without need goes before anybody is refused.
     let taken = take(session, device, bytes).or_else(|deny| {
-        if session.relieve_pools() {
+        if session.relieve_pools(device, bytes) {
             take(session, device, bytes)
         } else {
             Err(deny)
@@ -142,7 +139,6 @@ pub(super) fn reserve<T>(
             device,
             ordinal,
             context,
-            requested: bytes,
             bytes,
         }),
         Err(_) if session.beyond_the_gpu(device, bytes) => Decision::Bypass(Bypass::BeyondTheGpu),
@@ -162,6 +158,11 @@ impl Session {
                 bytes > granted.capacity || granted.vram_limit >= granted.capacity
             })
     }
+}
+
+/// As the ledger counts, so that what is charged in parts is not rounded up part by part.
+fn whole_units(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(UNIT_BYTES).unwrap_or(bytes)
 }
 
 fn take(session: &Session, device: usize, bytes: u64) -> Result<(), Deny> {

@@ -2,8 +2,8 @@
 //! pool has reserved by then.
 
 use vgpu_cuda_sys::Out;
-use vgpu_cuda_sys::cuda::{CUDA_SUCCESS, CUdeviceptr, CUmemoryPool, CUresult, CUstream};
-use vgpu_policy::{Decision, Deny};
+use vgpu_cuda_sys::cuda::{CUDA_SUCCESS, CUdevice, CUdeviceptr, CUmemoryPool, CUresult, CUstream};
+use vgpu_policy::{Bypass, Decision, Deny};
 
 use super::charge::{Reservation, reserve, status};
 use crate::live::{Allocation, UNKNOWN_POOL};
@@ -30,8 +30,20 @@ impl Request {
             pool,
             free,
         } = self;
-        let place = |session: &'static Session| session.place_of_stream(stream);
-        let reservation = match reserve(bytes as u64, result, place) {
+        if pools::is_host(pool) {
+            return call();
+        }
+        let place = |session: &'static Session| session.place_of_pool(pool, stream);
+        let decision = match reserve(bytes as u64, result, place) {
+            Decision::Deny(Deny::OverQuota) | Decision::Bypass(Bypass::BeyondTheGpu)
+                if has_room(pool, stream, bytes as u64) =>
+            {
+                // The pool can serve it from what was charged already.
+                reserve(0, result, place)
+            }
+            decision @ (Decision::Allow(_) | Decision::Deny(_) | Decision::Bypass(_)) => decision,
+        };
+        let reservation = match decision {
             Decision::Allow(reservation) => Some(reservation),
             Decision::Deny(deny) => return status(deny),
             Decision::Bypass(_) => None,
@@ -42,8 +54,8 @@ impl Request {
         };
         let kept = match (reservation, session::current()) {
             (Some(reservation), Ok(session)) => {
-                let pool = pool_of(&reservation, pool);
-                keep(session, reservation, address, pool)
+                let pool = pool_of(pool, reservation.ordinal());
+                keep(session, reservation, address, bytes as u64, pool)
             }
             // The driver was expected to refuse: see `memory::uncharged`.
             (None, _) | (_, Err(_)) => Err(Deny::OverQuota),
@@ -56,13 +68,25 @@ impl Request {
     }
 }
 
-/// The pool that served; `None`: the driver does not say.
-fn pool_of(reservation: &Reservation, pool: CUmemoryPool) -> Option<usize> {
+/// Whether the pool has as much reserved and unused.
+#[cold]
+fn has_room(pool: CUmemoryPool, stream: CUstream, bytes: u64) -> bool {
+    let Ok(session) = session::current() else {
+        return false;
+    };
+    let Some(place) = session.place_of_pool(pool, stream) else {
+        return false;
+    };
+    pool_of(pool, place.ordinal).is_some_and(|pool| pools::unused(pool) >= bytes)
+}
+
+/// The pool that serves; `None`: the driver does not say.
+fn pool_of(pool: CUmemoryPool, ordinal: CUdevice) -> Option<usize> {
     if !pool.is_null() {
         return Some(pool.addr());
     }
     let mut current: CUmemoryPool = std::ptr::null_mut();
-    let answer = real::cuDeviceGetMemPool(Out::of(&mut current), reservation.ordinal());
+    let answer = real::cuDeviceGetMemPool(Out::of(&mut current), ordinal);
     (answer == CUDA_SUCCESS).then(|| current.addr())
 }
 
@@ -72,6 +96,7 @@ fn keep(
     session: &Session,
     mut reservation: Reservation,
     address: u64,
+    requested: u64,
     pool: Option<usize>,
 ) -> Result<(), Deny> {
     let device = reservation.device();
@@ -93,7 +118,6 @@ fn keep(
     let surplus = account.charged.saturating_sub(reserved);
     session.ledger.refund(device, surplus);
     account.charged = account.charged.saturating_sub(surplus);
-    let requested = reservation.requested();
     let context = reservation.context();
     account.charged = account.charged.saturating_add(reservation.keep());
     settled?;
