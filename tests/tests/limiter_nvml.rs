@@ -353,6 +353,28 @@ say(got=got, memory=memory(device), versions=[memory(device, v)[0][1] for v in (
     assert_eq!(said["memory"][2], json!([QUOTA, 0, 0, QUOTA]));
 }
 
+/// The host's writer dies half-way: who has the page keeps what it knows.
+#[test]
+fn last_limits_hold_while_the_page_is_unsettled() {
+    let world = world();
+    let said = run(
+        &world,
+        r#"
+init()
+ask = lambda: [number("nvmlDeviceGetCount_v2"), memory(handle(0))[:2], rates(handle(0))]
+before = ask()
+with open(os.environ["WORLD"] + "/region/limits", "r+b", buffering=0) as page:
+    page.seek(8)  # the sequence counter: odd while a writer is at work
+    odd = int.from_bytes(page.read(8), sys.byteorder) | 1
+    page.seek(8)
+    page.write(odd.to_bytes(8, sys.byteorder))
+say(before=before, after=ask(), later=subprocess.run([sys.executable, "-c", "import ctypes; print(ctypes.CDLL('libnvidia-ml.so.1').nvmlInit_v2())"], capture_output=True, text=True).stdout)"#,
+    );
+    assert_eq!(said["before"], said["after"]);
+    assert_eq!(said["after"][0], json!([0, 1]));
+    assert_eq!(said["later"], json!("4\n"), "who comes later has no limits");
+}
+
 /// HAMi#1370: memory queries failed when the limit was smaller than what was in use.
 /// <https://github.com/Project-HAMi/HAMi/issues/1370>
 #[test]

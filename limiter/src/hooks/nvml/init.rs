@@ -4,12 +4,16 @@ use std::ffi::c_uint;
 
 use vgpu_cuda_sys::nvml::{NVML_ERROR_NO_PERMISSION, nvmlReturn_t};
 
+use super::known;
 use crate::real::nvml as real;
 use crate::session;
 
 fn permitted(call: impl FnOnce() -> nvmlReturn_t) -> nvmlReturn_t {
     match session::observer() {
-        Ok(_) => call(),
+        Ok(observer) => {
+            known::gpus(observer);
+            call()
+        }
         Err(_) => NVML_ERROR_NO_PERMISSION,
     }
 }

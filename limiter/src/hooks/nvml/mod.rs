@@ -21,6 +21,7 @@ pub mod refuse;
 pub mod sessions;
 pub mod utilization;
 
+mod known;
 mod list;
 mod own;
 
@@ -40,8 +41,8 @@ const UUID_ROOM: usize = 96;
 /// The region, and the device's index in it. A MIG device without an entry of its own belongs to its GPU's.
 fn observed(device: nvmlDevice_t) -> Result<(&'static Observer, usize), nvmlReturn_t> {
     let observer = session::observer().map_err(|_| NVML_ERROR_NO_PERMISSION)?;
-    let find =
-        |device| uuid(device).map(|uuid| uuid.and_then(|uuid| observer.limits().find(&uuid)));
+    let gpus = known::gpus(observer);
+    let find = |device| uuid(device).map(|uuid| gpus.iter().position(|gpu| Some(gpu.uuid) == uuid));
     let index = match find(device)? {
         Some(index) => Some(index),
         None => parent(device).map_or(Ok(None), find)?,

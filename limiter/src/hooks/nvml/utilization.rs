@@ -17,7 +17,7 @@ use vgpu_cuda_sys::nvml::{
 };
 
 use super::own::Own;
-use super::{good, list, observed, status};
+use super::{good, known, list, observed, status};
 use crate::real::nvml as real;
 
 /// How far back the rates look where the driver's own figure is not the container's.
@@ -34,10 +34,10 @@ struct Part {
 impl Part {
     fn of(device: nvmlDevice_t) -> Result<Self, nvmlReturn_t> {
         let (observer, index) = observed(device)?;
-        let limits = observer.limits().device(index);
+        let gpu = known::gpus(observer).get(index);
         Ok(Self {
             own: Own::of(device, observer, index)?,
-            share: limits.map_or(0, |limits| limits.compute_limit.into()),
+            share: gpu.map_or(0, |gpu| gpu.share.into()),
         })
     }
 
