@@ -38,6 +38,24 @@ pub const VRAM: &str = "VGPU_VRAM";
 pub const COMPUTE: &str = "VGPU_COMPUTE";
 /// `--gpu` of `vgpu run`.
 pub const GPU: &str = "VGPU_GPU";
+/// `--device` of `vgpu set`.
+pub const SET_DEVICE: &str = "VGPU_SET_DEVICE";
+/// `--vram` of `vgpu set`: not that of `vgpu run`, which may be exported for good.
+pub const SET_VRAM: &str = "VGPU_SET_VRAM";
+/// `--compute` of `vgpu set`.
+pub const SET_COMPUTE: &str = "VGPU_SET_COMPUTE";
+/// `--qos` of `vgpu set`.
+pub const SET_QOS: &str = "VGPU_SET_QOS";
+/// `--force` of `vgpu set`.
+pub const SET_FORCE: &str = "VGPU_SET_FORCE";
+/// HAMi's VRAM limit, also with `_<index>` behind it; an input of `vgpu run`.
+pub const HAMI_MEMORY_LIMIT: &str = "CUDA_DEVICE_MEMORY_LIMIT";
+/// HAMi's compute limit, also with `_<index>` behind it; an input of `vgpu run`.
+pub const HAMI_SM_LIMIT: &str = "CUDA_DEVICE_SM_LIMIT";
+/// TensorFusion's VRAM limit; an input of `vgpu run`.
+pub const TENSOR_FUSION_MEMORY_LIMIT: &str = "TENSOR_FUSION_CUDA_MEM_LIMIT";
+/// TensorFusion's compute limit; an input of `vgpu run`.
+pub const TENSOR_FUSION_COMPUTE_LIMIT: &str = "TENSOR_FUSION_CUDA_UP_LIMIT";
 /// Set by our CDI specs for the hook itself: a hook entry without `env` would inherit the container's environment
 /// on older runtimes.
 pub const HOOK: &str = "VGPU_HOOK";

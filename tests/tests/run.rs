@@ -178,7 +178,7 @@ if len(sys.argv) > 1:
             (
                 &["--vram=400Gi"][..],
                 5,
-                "--vram 400 GiB is more than GPU 0 (",
+                "a VRAM limit of 400 GiB is more than GPU 0 (",
             ),
             (
                 &["--vram=4Gi", "--gpu=7"],
@@ -210,6 +210,49 @@ if len(sys.argv) > 1:
             outcome.stderr,
             "vgpu: cannot start /nonexistent: No such file or directory (os error 2)\n"
         );
+    }
+
+    #[test]
+    fn other_limiters_variables_are_inputs() {
+        let node = Node::up();
+        let hami = ("CUDA_DEVICE_MEMORY_LIMIT", "4g");
+        let fusion = ("TENSOR_FUSION_CUDA_MEM_LIMIT", "4294967296");
+        for set in [&[hami][..], &[fusion], &[hami, fusion]] {
+            let mut command = client(&node, &[]);
+            let seen = Outcome::of(command.envs(set.iter().copied())).good();
+            assert_eq!(seen.trim(), "4096 3584 2", "{set:?}");
+        }
+        // A flag wins, also over what cannot be read.
+        let mut command = client(&node, &["--vram=2Gi"]);
+        command.env("CUDA_DEVICE_MEMORY_LIMIT", "lots");
+        assert_eq!(Outcome::of(&mut command).good().trim(), "2048 1536 2");
+        let mut command = client(&node, &["--gpu=1"]);
+        command.envs([hami, ("CUDA_DEVICE_MEMORY_LIMIT_1", "2048m")]);
+        assert_eq!(Outcome::of(&mut command).good().trim(), "2048 1536 2");
+
+        // The command does not see them.
+        let mut command = run(&node, &[]);
+        command.envs([hami, ("CUDA_DEVICE_SM_LIMIT", "30")]);
+        let outcome = Outcome::of(command.args(["--", "env"]));
+        assert!(!outcome.stdout.contains("CUDA_DEVICE_"), "{outcome:?}");
+        assert!(outcome.stderr.contains("share of 30% is noted"));
+
+        for (value, expected) in [
+            (
+                "3g",
+                "CUDA_DEVICE_MEMORY_LIMIT=3g and TENSOR_FUSION_CUDA_MEM_LIMIT=4294967296 disagree",
+            ),
+            (
+                "lots",
+                "CUDA_DEVICE_MEMORY_LIMIT is \"lots\": expected bytes, or",
+            ),
+        ] {
+            let mut command = run(&node, &[]);
+            command.envs([("CUDA_DEVICE_MEMORY_LIMIT", value), fusion]);
+            let outcome = Outcome::of(command.args(["--", "true"]));
+            assert_eq!(outcome.code, 2);
+            assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! opens the driver by its path, or throws `LD_LIBRARY_PATH` away, gets the whole GPU. Containers have no such way out.
 
 mod child;
+mod dialect;
 mod folder;
 
 use std::ffi::OsString;
@@ -24,9 +25,9 @@ use folder::Folder;
 /// Flags of `vgpu run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// The most VRAM it may hold, such as 4Gi
+    /// The most VRAM it may hold, such as 4Gi; needed unless another limiter's variable says it
     #[arg(long, value_name = "SIZE", env = env::VRAM)]
-    vram: Bytes,
+    vram: Option<Bytes>,
     /// The largest share of the GPU's time; carried and shown, not enforced yet
     #[arg(long, value_name = "PERCENT", env = env::COMPUTE)]
     compute: Option<Percent>,
@@ -51,9 +52,10 @@ impl Run {
         }
         let inventory = vendor::from_name(vendor::DEFAULT)?.inventory(&(&config.paths).into())?;
         let gpu = self.gpu.find(&inventory)?;
-        let limits = self.limits(gpu, &config)?;
+        let (vram, compute) = self.quota(gpu)?;
+        let limits = limits(vram, compute, gpu, &config)?;
         let folder = Folder::make(&config.paths, &inventory.driver_version, &limits)?;
-        if let Some(share) = self.compute {
+        if let Some(share) = compute {
             let note = format!("vgpu: a compute share of {share} is noted, but not enforced yet\n");
             // The command runs all the same where nobody listens.
             io::stderr().write_all(note.as_bytes()).ok();
@@ -63,33 +65,47 @@ impl Run {
         Ok(ExitCode::Child(status))
     }
 
-    /// The quota as the limits page has it.
-    fn limits(&self, gpu: &Gpu, config: &Config) -> Result<Limits, RunError> {
-        let compute = self.compute.unwrap_or(Percent::FULL);
-        let quota = Quota::new(self.vram, compute, QosClass::default());
-        quota.check().map_err(RunError::Quota)?;
-        if self.vram > gpu.capacity() {
-            return Err(RunError::TooLarge {
-                asked: self.vram,
-                gpu: Box::new(gpu.clone()),
-            });
-        }
-        let device = DeviceLimits {
-            uuid: gpu.uuid.as_bytes(),
-            capacity: gpu.capacity().get(),
-            vram_limit: quota.vram_limit.get(),
-            vram_request: quota.vram_request.get(),
-            compute_limit: quota.compute_limit.get(),
-            compute_request: quota.compute_request.get(),
-            qos: quota.qos.as_u8(),
-            context_footprint: config.context_footprint.get(),
-            untracked: 0,
-        };
-        Ok(Limits {
-            devices: vec![device],
-            ..Limits::default()
-        })
+    /// VRAM and compute, by the flags, else by other limiters' variables.
+    fn quota(&self, gpu: &Gpu) -> Result<(Bytes, Option<Percent>), RunError> {
+        let read = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        let asked = dialect::ask(&read, gpu, self.vram.is_none(), self.compute.is_none())
+            .map_err(RunError::Dialect)?;
+        let vram = self.vram.or(asked.vram).ok_or(RunError::NoVram)?;
+        Ok((vram, self.compute.or(asked.compute)))
     }
+}
+
+/// The quota as the limits page has it.
+fn limits(
+    vram: Bytes,
+    compute: Option<Percent>,
+    gpu: &Gpu,
+    config: &Config,
+) -> Result<Limits, RunError> {
+    let compute = compute.unwrap_or(Percent::FULL);
+    let quota = Quota::new(vram, compute, QosClass::default());
+    quota.check().map_err(RunError::Quota)?;
+    if vram > gpu.capacity() {
+        return Err(RunError::TooLarge {
+            asked: vram,
+            gpu: Box::new(gpu.clone()),
+        });
+    }
+    let device = DeviceLimits {
+        uuid: gpu.uuid.as_bytes(),
+        capacity: gpu.capacity().get(),
+        vram_limit: quota.vram_limit.get(),
+        vram_request: quota.vram_request.get(),
+        compute_limit: quota.compute_limit.get(),
+        compute_request: quota.compute_request.get(),
+        qos: quota.qos.as_u8(),
+        context_footprint: config.context_footprint.get(),
+        untracked: 0,
+    };
+    Ok(Limits {
+        devices: vec![device],
+        ..Limits::default()
+    })
 }
 
 /// A GPU as the command line names it.
@@ -163,13 +179,19 @@ pub(crate) enum RunError {
     },
     /// The quota cannot be.
     Quota(QuotaError),
+    /// Neither flag nor variable says how much VRAM.
+    NoVram,
+    /// Other limiters' variables cannot be followed.
+    Dialect(dialect::DialectError),
 }
 
 impl RunError {
     /// The exit code that says it.
     pub(crate) const fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NoGpu { .. } | Self::Quota(_) => ExitCode::Usage,
+            Self::NoGpu { .. } | Self::Quota(_) | Self::NoVram | Self::Dialect(_) => {
+                ExitCode::Usage
+            }
             Self::TooLarge { .. } => ExitCode::Refused,
         }
     }
@@ -180,11 +202,19 @@ impl fmt::Display for RunError {
         match self {
             Self::NoGpu { name, known } => write!(f, "no GPU {name}: this node has {known}"),
             Self::Quota(error) => write!(f, "{error}"),
+            Self::Dialect(error) => write!(f, "{error}"),
+            Self::NoVram => write!(
+                f,
+                "no limit of VRAM: give --vram <SIZE>, or set {}, {} or {}",
+                env::VRAM,
+                env::HAMI_MEMORY_LIMIT,
+                env::TENSOR_FUSION_MEMORY_LIMIT
+            ),
             Self::TooLarge { asked, gpu } => {
                 let there = gpu.capacity();
                 write!(
                     f,
-                    "--vram {asked} is more than GPU {} ({}) has: expected at most {there} ({} bytes asked, {} there)",
+                    "a VRAM limit of {asked} is more than GPU {} ({}) has: expected at most {there} ({} bytes asked, {} there)",
                     gpu.index,
                     gpu.uuid,
                     asked.get(),

@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SI
 use signal_hook::iterator::Signals;
 use vgpu_core::DeviceUuid;
 
+use super::dialect;
 use super::folder::Folder;
 
 const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
@@ -32,6 +33,12 @@ pub(super) fn run(command: &[OsString], folder: &Folder, gpu: DeviceUuid) -> any
     command
         .args(args)
         .env(LIBRARY_PATH, folder.library_path(before.as_deref()));
+    for (name, _) in std::env::vars_os() {
+        // What they ask for is in the quota; another limiter in the command would count it a second time.
+        if name.to_str().is_some_and(dialect::owns) {
+            command.env_remove(name);
+        }
+    }
     if std::env::var_os(VISIBLE).is_none() {
         // CUDA's first device is then the one with the quota. This is a convenience: the limiter goes by UUID.
         command.env(VISIBLE, gpu.to_string());
