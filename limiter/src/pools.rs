@@ -152,16 +152,17 @@ impl Session {
         }
     }
 
-    /// Settles all pools: a synchronisation may have shrunk them since.
-    pub(crate) fn settle_pools(&self) {
+    /// Settles all pools: a synchronisation may have shrunk them since. Answers whether there are any.
+    pub(crate) fn settle_pools(&self) -> bool {
         if self.pools.is_empty() {
-            return;
+            return false;
         }
         for (pool, account) in self.pools.accounts().iter_mut() {
             if let Some(reserved) = reserved(*pool) {
                 account.settle(self, reserved);
             }
         }
+        true
     }
 
     /// Gives back what the pools of this process keep of a device without need, if `bytes` could be had

@@ -125,14 +125,18 @@ pub(super) fn reserve<T>(
     let Some(device) = device else {
         return Decision::Deny(Deny::NotGranted);
     };
-    // What the pools of this process keep without need goes before anybody is refused.
-    let taken = take(session, device, bytes).or_else(|deny| {
-        if session.relieve_pools(device, bytes) {
-            take(session, device, bytes)
-        } else {
-            Err(deny)
-        }
-    });
+    let again = |relieved: bool, deny| match relieved {
+        true => take(session, device, bytes),
+        false => Err(deny),
+    };
+    // A synchronisation may have shrunk this process's pools. What they still keep without need goes
+    // before anybody is refused, but not where the driver would not do so either.
+    let taken = take(session, device, bytes)
+        .or_else(|deny| again(session.settle_pools(), deny))
+        .or_else(|deny| {
+            let of_use = !session.beyond_the_gpu(device, bytes);
+            again(of_use && session.relieve_pools(device, bytes), deny)
+        });
     match taken {
         Ok(()) => Decision::Allow(Reservation {
             session,

@@ -90,6 +90,7 @@ class World:
     def __init__(self):
         self.things, self.names, self.said, self.buffers = {}, {}, [], []
         self.host = ctypes.create_string_buffer(ROOM)
+        self.count = 0
         self.names[ctypes.addressof(self.host)] = "own"
         self.module_image = ctypes.create_string_buffer(PTX)
         self.foreign = 0x7000_0000_1000
@@ -111,14 +112,20 @@ class World:
             return 0
         for thing in self.things.get("mem", []) + self.things.get("range", []) + self.things.get("hostmem", []):
             if thing.live and thing.value <= value < thing.value + max(thing.size, 1):
-                return f"{self.names.setdefault(thing.value, f'#{len(self.names)}')}+{value - thing.value}"
-        return self.names.setdefault(value, f"#{len(self.names)}")
+                return f"{self.names[thing.value]}+{value - thing.value}"
+        if value not in self.names:
+            self.names[value] = self.fresh()
+        return self.names[value]
+
+    def fresh(self):
+        self.count += 1
+        return f"#{self.count}"
 
     def add(self, kind, value, size=0):
         thing = Thing(getattr(value, "value", value) or 0, size)
         if kind in ADDRESSES:
             # A freed address may come back or not: that is no promise, so it is no difference.
-            self.names[thing.value] = f"#{len(self.names)}.{len(self.things.get(kind, []))}"
+            self.names[thing.value] = self.fresh()
         for old in self.things.get(kind, []):
             if old.value == thing.value:
                 old.live = False
@@ -185,6 +192,13 @@ def out(r, place):
 def zptr(r, name):
     """The name, or the form for per-thread default streams."""
     return name + ("_ptsz" if r.random() < 0.3 else "")
+
+
+def settle(w, stream):
+    """Waits for what a stream has to do, whichever form of the default stream that was: nothing may depend on time."""
+    w.call("cuStreamSynchronize", stream)
+    w.call("cuStreamSynchronize_ptsz", stream)
+    w.call("cuCtxSynchronize")
 
 
 def device(r):
@@ -356,7 +370,7 @@ def free_async(w, r):
     thing, stream = w.pick_address(r), w.stream(r)
     if w.call(zptr(r, "cuMemFreeAsync"), c_ulonglong(thing.value), stream) == 0:
         w.drop(thing)
-        w.call("cuStreamSynchronize", stream)
+        settle(w, stream)
 
 
 @op(2)
@@ -639,8 +653,8 @@ def fill(w, r):
     if r.random() < 0.5:
         w.call(r.choice(["cuMemsetD8_v2", "cuMemsetD8_v2_ptds"]), c_ulonglong(thing.value), c_ubyte(value), c_size_t(n))
     else:
-        w.call(zptr(r, "cuMemsetD32Async"), c_ulonglong(thing.value), c_uint(value * 0x01020304 & 0xFFFFFFFF), c_size_t(n // 4), w.stream(r))
-        w.call("cuCtxSynchronize")
+        w.call(zptr(r, "cuMemsetD32Async"), c_ulonglong(thing.value), c_uint(value * 0x01020304 & 0xFFFFFFFF), c_size_t(n // 4), (stream := w.stream(r)))
+        settle(w, stream)
 
 
 @op(6)
@@ -662,7 +676,7 @@ def read(w, r):
     else:
         stream = w.stream(r)
         status = w.call(zptr(r, "cuMemcpyDtoHAsync_v2"), w.host, c_ulonglong(thing.value), c_size_t(n), stream)
-        w.call("cuCtxSynchronize")
+        settle(w, stream)
     if status == 0:
         w.tell(zlib.crc32(w.host.raw[:n]))
 
@@ -794,7 +808,7 @@ def graph_instantiate(w, r):
 def graph_launch(w, r):
     stream = w.stream(r)
     w.call(r.choice([zptr(r, "cuGraphLaunch"), zptr(r, "cuGraphLaunch"), "cuGraphUpload"]), c_void_p(w.pick(r, "exec").value), stream)
-    w.call("cuStreamSynchronize", stream)
+    settle(w, stream)
 
 
 @op(1)
