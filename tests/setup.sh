@@ -26,7 +26,7 @@ missing_packages() {
   command -v unshare >/dev/null || echo util-linux
   command -v strace >/dev/null || echo strace
   has_venv || echo python3-venv
-  [ -d /usr/include/linux ] || echo libc6-dev
+  [ -e "$(cc -print-file-name=libc.a 2>/dev/null)" ] || echo libc6-dev   # headers, and what the static hook links
   [ -r /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 

@@ -14,7 +14,8 @@ STAGES=(setup scripts format dist lints codegen artifacts dependencies unit suit
 SUMMARY=() FAILED=0
 
 # Container tests have their own stage: they share one engine and are worth seeing apart.
-suites() { git ls-files '*/tests/*.rs' | sed -n 's#^\(.*/\)\?tests/\([^/]*\)\.rs$#\2#p' | sort -u; }
+# A suite is a file tests/NAME.rs of a package, or a folder tests/NAME/ with a main.rs.
+suites() { git ls-files '*/tests/*.rs' | sed -n -e 's#^\(.*/\)\?tests/\([^/]*\)\.rs$#\2#p' -e 's#^\(.*/\)\?tests/\([^/]*\)/main\.rs$#\2#p' | sort -u; }
 container_suites() { suites | grep -E '^(engine_.*|demo)$'; }
 other_suites() { suites | grep -vE '^(engine_.*|demo)$'; }
 as_options() { sed 's/^/--test /' | tr '\n' ' '; }
@@ -43,7 +44,7 @@ stage_dependencies() { tests/dependencies.sh; }
 stage_unit() { cargo test --workspace --locked --lib --bins --no-fail-fast; }
 stage_suites() {
   local -a options; read -ra options <<<"$(other_suites | as_options)"
-  [ ${#options[@]} -gt 0 ] || { echo "no suites"; return; }
+  [ ${#options[@]} -gt 0 ] || { echo "no suites found: is this a git checkout?" >&2; return 1; }
   cargo test --workspace --locked --no-fail-fast "${options[@]}"
 }
 # Outside the workspace: its lock file and its build are its own.

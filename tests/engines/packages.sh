@@ -11,9 +11,10 @@ BASE_PACKAGES="base-files base-passwd dash bash coreutils sed grep findutils lib
 
 mirror() {
   if [ -n "${ENGINES_MIRROR:-}" ]; then echo "$ENGINES_MIRROR"; return; fi
-  # Cloud images name a file of mirrors instead of a mirror; it holds nothing but addresses.
+  # Cloud images name a file of mirrors instead of a mirror; it holds nothing but addresses. Vendors of other software
+  # keep theirs below /linux/debian.
   { cat /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/mirrors/*.list 2>/dev/null || true; } \
-    | sed -n 's#^\(URIs:\|deb\)\? *\(\[[^]]*\] *\)\?\(http[^ ]*/debian\)/\?\( .*\)\?$#\3#p' | sed -n 1p
+    | sed -n 's#^\(URIs:\|deb\)\? *\(\[[^]]*\] *\)\?\(http[^ ]*/debian\)/\?\( .*\)\?$#\3#p' | grep -v /linux/debian | sed -n 1p
 }
 
 # apt_config SUITE ROOT-NAME: sets APT_CONFIG. Lists are shared by all roots of a suite, archives belong to one root.
