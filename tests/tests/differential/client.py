@@ -318,8 +318,9 @@ def alloc(w, r):
 
 @op(1)
 def alloc_v1(w, r):
-    address = c_uint()
-    w.call("cuMemAlloc", out(r, address), c_uint(a_size(r) & 0xFFFFFFFF))
+    address, size = c_uint(), a_size(r) & 0xFFFFFFFF
+    if w.call("cuMemAlloc", out(r, address), c_uint(size)) == 0:
+        w.add("mem", address, size)
 
 
 @op(3)
@@ -348,7 +349,10 @@ def free(w, r):
 
 @op(1)
 def free_v1(w, r):
-    w.call("cuMemFree", c_uint(w.pick_address(r).value & 0xFFFFFFFF))
+    thing = w.pick_address(r)
+    # The low half of a wide address would depend on where things lie.
+    if w.call("cuMemFree", c_uint(thing.value if thing.value < 1 << 32 else 0x7000)) == 0:
+        w.drop(thing)
 
 
 @op(6)
