@@ -10,7 +10,7 @@
 //! | [`grant`], [`store`], [`admission`] | who has what, its files, and whether more fits |
 //! | [`region`], [`namespace`], [`mounts`], [`undo`] | the container's tmpfs, its mount namespace, mounts by descriptor, taking back |
 //! | [`rootfs`], [`library`], [`mounted`], [`loader`], [`cache`] | paths in the container, and what its loader finds |
-//! | [`node`] | the same records for `vgpu ps` |
+//! | [`node`], [`set`] | the same records for `vgpu ps`, and their change by `vgpu set` |
 //!
 //! Nothing here runs a program, reads the environment, or uses a path of the container other than by descriptor.
 
@@ -30,6 +30,7 @@ pub mod poststop;
 pub mod process;
 pub mod region;
 pub mod rootfs;
+pub mod set;
 pub mod state;
 pub mod store;
 pub mod undo;

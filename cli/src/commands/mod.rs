@@ -8,11 +8,13 @@ mod devices;
 mod places;
 mod ps;
 mod run;
+mod set;
 
 use clap::Subcommand;
 use vgpu_cdi::{GenerateError, VendorError};
 use vgpu_core::ExitCode;
 use vgpu_core::config::ConfigError;
+use vgpu_hook::set::SetError;
 
 use crate::global::Global;
 
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Ps(ps::Ps),
     /// Run a command with a slice of a GPU, without a container
     Run(run::Run),
+    /// Change the quota of a running container
+    Set(set::Set),
 }
 
 impl Command {
@@ -38,16 +42,20 @@ impl Command {
             Self::Devices(devices) => devices.exec(global),
             Self::Ps(ps) => ps.exec(global),
             Self::Run(run) => run.exec(global),
+            Self::Set(set) => set.exec(global),
         }
     }
 }
 
 /// The exit code of a failure: wrong input is told apart from a machine that failed.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || error.is::<set::NothingToSet>() {
         return ExitCode::Usage;
     }
     if let Some(error) = error.downcast_ref::<run::RunError>() {
+        return error.exit_code();
+    }
+    if let Some(error) = error.downcast_ref::<SetError>() {
         return error.exit_code();
     }
     let vendor = match error.downcast_ref::<GenerateError>() {
