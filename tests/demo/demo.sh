@@ -72,14 +72,15 @@ paths_to_bind() {
   else echo "$ROOT/tests/demo/clients:$DIST:$WORK:$("$VENV/bin/python" "$HERE/table.py" --paths "$WORK/vgpu.json" "$DIST" "$WORK")"; fi
 }
 
+# False, with the engine's own words on stderr, where one of its steps is refused on this machine.
 start_engine() {
-  engines install "$ENGINE"
-  engines images
+  engines install "$ENGINE" && engines images || return 1
   STARTED=yes
-  ENGINES_BIND=$(paths_to_bind) engines start "$ENGINE"
-  inside cp "$WORK/vgpu.json" /etc/cdi/vgpu.json
-  say "loading the image with the unmodified clients"
-  podman load -q -i "$(engines dir)/img/clients.tar" >/dev/null
+  ENGINES_BIND=$(paths_to_bind) engines start "$ENGINE" &&
+    inside cp "$WORK/vgpu.json" /etc/cdi/vgpu.json &&
+    say "loading the image with the unmodified clients" &&
+    podman load -q -i "$(engines dir)/img/clients.tar" >/dev/null &&
+    podman run --rm localhost/clients:1 true
 }
 
 # wait_for_line FILE-OR-CONTAINER SLICE: until the client has printed its line and holds its memory.
@@ -95,7 +96,6 @@ await_result() {
 
 # ---- with containers ---------------------------------------------------------------------------------------------
 run_in_containers() {
-  start_engine
   local slice
   for slice in "${SLICES[@]}"; do
     say "podman run --device tensor-fusion.ai/vgpu=$slice ..."
@@ -152,6 +152,7 @@ main() {
   bring_up_node
   write_spec
   reason=$(no_containers)
+  if [ -z "$reason" ] && ! start_engine; then reason="$ENGINE cannot run here, as it says above"; fi
   if [ -z "$reason" ]; then run_in_containers
   else say "no containers: $reason; running plain processes under \`vgpu run\` instead"; run_plain; fi
   "$VENV/bin/python" "$HERE/table.py" "$WORK/vgpu.json" "$WORK" "${SLICES[@]}"
