@@ -14,6 +14,7 @@ mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::fs::symlink;
+    use std::os::unix::process::ExitStatusExt;
     use std::path::{Path, PathBuf};
     use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
     use std::time::{Duration, Instant};
@@ -293,6 +294,46 @@ for line in sys.stdin:
             assert_ne!(good[0], good[1]);
             let winner = if good[0] { &one.id } else { &two.id };
             Outcome::of(&mut set(&world, &[winner, "--vram=40Gi"])).good();
+        }
+    }
+
+    #[test]
+    fn a_kill_while_it_records_finds_nothing_more_allowed() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let container = world.container(|_| ());
+        container.start(&[world.args("a", GPU0, 2 * GIB)]).unwrap();
+        let file = key_of(&world, &container.id);
+        let region = region(&world, &container.id);
+        let recorded = || grant(&world, &file)["devices"]["a"]["vram_limit_bytes"].as_u64();
+        // The kernel ends it with SIGXFSZ at the first byte of the new record; the page is mapped, and not counted.
+        let killed = |size: &str| {
+            let vgpu = set(&world, &[&container.id, size]);
+            let mut command = Command::new("prlimit");
+            command.args(["--fsize=0", "--core=0", "--"]);
+            command.arg(vgpu.get_program()).args(vgpu.get_args());
+            let signal = command.stdout(Stdio::null()).status().unwrap().signal();
+            assert_eq!(signal, Some(libc::SIGXFSZ));
+        };
+        killed("--vram=3Gi");
+        assert_eq!(
+            (page_limit(&region), recorded()),
+            (Some(2 * GIB), Some(2 * GIB)),
+            "what grows is recorded before it is allowed"
+        );
+        killed("--vram=1Gi");
+        assert_eq!(
+            (page_limit(&region), recorded()),
+            (Some(GIB), Some(2 * GIB)),
+            "what shrinks is forbidden before it is given away"
+        );
+        for size in [2, 3] {
+            let arg = format!("--vram={size}Gi");
+            Outcome::of(&mut set(&world, &[&container.id, &arg])).good();
+            assert_eq!(page_limit(&region), Some(size * GIB));
+            assert_eq!(recorded(), Some(size * GIB));
         }
     }
 
