@@ -71,7 +71,8 @@ class FillNode(ctypes.Structure):
 
 class Thing:
     def __init__(self, value, size=0):
-        self.value, self.size, self.live = value, size, True
+        # Lost: nobody knows whether it still lives, so nobody uses it.
+        self.value, self.size, self.live, self.lost = value, size, True, False
 
 
 OPS = []
@@ -93,7 +94,8 @@ class World:
         self.count = 0
         self.names[ctypes.addressof(self.host)] = "own"
         self.module_image = ctypes.create_string_buffer(PTX)
-        self.foreign = 0x7000_0000_1000
+        # Where no process has anything.
+        self.foreign = 0x1000
 
     def call(self, name, *args, show=()):
         """Calls, notes the status and the outputs in `show`, answers the status."""
@@ -130,7 +132,7 @@ class World:
             if old.value == thing.value:
                 old.live = False
         self.things.setdefault(kind, []).append(thing)
-        self.tell(self.name(thing.value))
+        self.tell(f"{self.names[thing.value]}+0" if kind in ADDRESSES else self.name(thing.value))
         return thing
 
     def live(self, kind):
@@ -141,15 +143,16 @@ class World:
         live, dice = self.live(kind), r.random()
         if live and dice >= wrong:
             return r.choice(live)
-        dead = [thing for thing in self.things.get(kind, []) if not thing.live]
+        dead = [thing for thing in self.things.get(kind, []) if not thing.live and not thing.lost]
         if dead and dice < wrong / 2:
             thing = r.choice(dead)
-            return Thing(self.foreign) if kind in ADDRESSES and self.taken(thing.value) else thing
+            return Thing(self.foreign) if kind in ADDRESSES and self.taken(thing) else thing
         return Thing(0)
 
-    def taken(self, address):
-        """Whether something else lives where this one was."""
-        return any(thing.value <= address < thing.value + max(thing.size, 1) for kind in ADDRESSES for thing in self.live(kind))
+    def taken(self, old):
+        """Whether something else lives, or may live, where this one was."""
+        return any(thing.value < old.value + max(old.size, 1) and old.value < thing.value + max(thing.size, 1)
+                   for kind in ADDRESSES for thing in self.things.get(kind, []) if thing.live or thing.lost)
 
     def pick_address(self, r, kinds=("mem",), wrong=0.08):
         """An address: of a living thing, inside it, freed, null or foreign."""
@@ -171,6 +174,12 @@ class World:
 
     def drop(self, thing):
         thing.live = False
+
+    def forget(self):
+        """A context may have ended, and its memory with it: what lies there afterwards depends on where things lie."""
+        for kind in ("mem", "hostmem"):
+            for thing in self.live(kind):
+                thing.live, thing.lost = False, True
 
     def where(self, value, size):
         """Marks everything that lived in a range as gone."""
@@ -216,13 +225,15 @@ def primary_retain(w, r):
 
 @op(1)
 def primary_release(w, r):
-    w.call(r.choice(["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"]), device(r))
+    if w.call(r.choice(["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"]), device(r)) == 0:
+        w.forget()
 
 
 @op(1)
 def primary_reset(w, r):
     if r.random() < 0.3:
         w.call(r.choice(["cuDevicePrimaryCtxReset_v2", "cuDevicePrimaryCtxReset"]), device(r))
+        w.forget()
 
 
 @op(1)
@@ -253,6 +264,7 @@ def context_destroy(w, r):
     thing = w.pick(r, r.choice(["made", "made", "context"]))
     if w.call(r.choice(["cuCtxDestroy_v2", "cuCtxDestroy"]), c_void_p(thing.value)) == 0:
         w.drop(thing)
+        w.forget()
 
 
 @op(1)
@@ -264,7 +276,8 @@ def context_attach(w, r):
 
 @op(1)
 def context_detach(w, r):
-    w.call("cuCtxDetach", c_void_p(w.pick(r, "made").value))
+    if w.call("cuCtxDetach", c_void_p(w.pick(r, "made").value)) == 0:
+        w.forget()
 
 
 @op()
@@ -318,9 +331,12 @@ def alloc(w, r):
 
 @op(1)
 def alloc_v1(w, r):
-    address, size = c_uint(), a_size(r) & 0xFFFFFFFF
-    if w.call("cuMemAlloc", out(r, address), c_uint(size)) == 0:
-        w.add("mem", address, size)
+    """Freed at once: what lies beside it, so low in memory, is not the driver's choice."""
+    address = c_uint()
+    if w.call("cuMemAlloc", out(r, address), c_uint(a_size(r) & 0xFFFFFFFF)) == 0:
+        w.call("cuMemGetInfo_v2", byref(free_bytes := c_size_t()), None)
+        w.tell(free_bytes.value)
+        w.call("cuMemFree", address)
 
 
 @op(3)
@@ -349,10 +365,7 @@ def free(w, r):
 
 @op(1)
 def free_v1(w, r):
-    thing = w.pick_address(r)
-    # The low half of a wide address would depend on where things lie.
-    if w.call("cuMemFree", c_uint(thing.value if thing.value < 1 << 32 else 0x7000)) == 0:
-        w.drop(thing)
+    w.call("cuMemFree", c_uint(r.choice([0, 0x7000, 0xFFFFFFFF])))
 
 
 @op(6)
