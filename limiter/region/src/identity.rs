@@ -1,6 +1,12 @@
 //! Who a process is, and whether it is still there: pid, start time and pid namespace, from `/proc`.
 //!
-//! Reads `/proc` only when a process attaches and when memory is about to be refused.
+//! Reads `/proc` only when a process attaches and when the dead are looked for. A process may see the
+//! `/proc` of another pid namespace, or one that hides other users' processes: what is read there is
+//! believed only where it is this namespace's, and nobody is gone unless the kernel says so too.
+#![allow(
+    unsafe_code,
+    reason = "kill(pid, 0) has no counterpart in the standard library"
+)]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +16,8 @@ use std::os::unix::fs::MetadataExt;
 pub(crate) struct Identity {
     pub(crate) pid: u32,
     pub(crate) pid_namespace: u64,
-    /// Field 22 of `/proc/<pid>/stat`; 0 when it could not be read.
+    /// Field 22 of `/proc/<pid>/stat`; 0 when it could not be read, which makes the process one that
+    /// is never judged by its pid.
     pub(crate) start_time: u64,
 }
 
@@ -20,7 +27,9 @@ impl Identity {
         Self {
             pid: std::process::id(),
             pid_namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino()),
-            start_time: stat("self").map_or(0, |stat| stat.start_time),
+            start_time: stat("self")
+                .filter(|_| proc_is_ours())
+                .map_or(0, |stat| stat.start_time),
         }
     }
 
@@ -30,15 +39,32 @@ impl Identity {
         if self.pid_namespace != own.pid_namespace || own.pid_namespace == 0 || self.pid == 0 {
             return false;
         }
-        if self.start_time == 0 || own.start_time == 0 {
+        // The `/proc` that is seen may have changed since the process attached.
+        if self.start_time == 0 || own.start_time == 0 || !proc_is_ours() {
             return false;
         }
         match fs::read(format!("/proc/{}/stat", self.pid)) {
             Ok(text) => parse(&text)
                 .is_some_and(|stat| stat.start_time != self.start_time || stat.is_ended()),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            Err(_) => is_absent(self.pid),
         }
     }
+}
+
+/// Whether `/proc` numbers processes as this process's pid namespace does.
+fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self")
+        .is_ok_and(|link| link.as_os_str() == std::process::id().to_string().as_str())
+}
+
+/// Whether the kernel knows no process by this pid of the caller's namespace.
+fn is_absent(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
+    // SAFETY: signal 0 is not sent, only asked about.
+    let status = unsafe { libc::kill(pid, 0) };
+    status != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 struct Stat {

@@ -215,6 +215,90 @@ fn a_forked_child_holds_nothing_and_keeps_nothing_alive() {
     unsafe { libc::kill(grandchild, libc::SIGKILL) };
 }
 
+/// Runs `body` in a child with namespaces of its own; nothing where this machine refuses them.
+fn in_namespaces(flags: libc::c_int, body: impl FnOnce() -> i32) {
+    const REFUSED: i32 = 77;
+    let code = wait(in_child(|| {
+        // SAFETY: concerns this child alone.
+        if unsafe { libc::unshare(flags) } != 0 {
+            return REFUSED;
+        }
+        body()
+    }));
+    if code == REFUSED {
+        eprintln!("SKIPPED: no namespaces here");
+        return;
+    }
+    assert_eq!(code, 0);
+}
+
+/// Charges 9 of 10 units, runs `other`, and answers its status, or 2 where the charge was lost.
+fn beside_a_holder(dir: &std::path::Path, other: impl FnOnce(libc::pid_t) -> i32) -> i32 {
+    let own = Ledger::attach(dir).unwrap();
+    own.charge(0, 9 * UNIT).unwrap();
+    // SAFETY: plain call.
+    let pid = unsafe { libc::getpid() };
+    let code = wait(in_child(|| other(pid)));
+    if own.used(0) == 9 * UNIT { code } else { 2 }
+}
+
+/// 0 where a process that attaches now sees the holder and is refused.
+fn is_refused(dir: &std::path::Path) -> i32 {
+    let observer = Observer::open(dir).unwrap();
+    let seen = observer.processes(0).len() == 1;
+    let refused = Ledger::attach(dir).unwrap().charge(0, 2 * UNIT).is_err();
+    i32::from(!(seen && refused))
+}
+
+#[test]
+fn a_proc_of_another_pid_namespace_makes_nobody_dead() {
+    let region = Region::new(&[10]);
+    let dir = region.path();
+    in_namespaces(libc::CLONE_NEWPID, || {
+        // `/proc` still shows the outer namespace, where the pids 1 and 2 are others.
+        wait(in_child(|| beside_a_holder(&dir, |_| is_refused(&dir))))
+    });
+}
+
+#[test]
+fn a_hidden_process_is_not_dead() {
+    let region = Region::new(&[10]);
+    let (dir, empty) = (region.path(), tempfile::tempdir().unwrap());
+    let bind = |pid: libc::pid_t| {
+        let c = |text: String| std::ffi::CString::new(text).unwrap();
+        let from = c(empty.path().display().to_string());
+        let to = c(format!("/proc/{pid}"));
+        let (null, kind) = (std::ptr::null(), c"none".as_ptr());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        // SAFETY: all strings outlive the call; the mounts are this child's own namespace's.
+        unsafe { libc::mount(null, c"/".as_ptr(), null, private, null.cast()) };
+        // SAFETY: as above.
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind, libc::MS_BIND, null.cast()) }
+    };
+    in_namespaces(libc::CLONE_NEWNS, || {
+        beside_a_holder(&dir, |holder| {
+            assert_eq!(bind(holder), 0);
+            is_refused(&dir)
+        })
+    });
+}
+
+#[test]
+fn a_process_that_closes_its_descriptors_keeps_its_slot() {
+    let region = Region::new(&[10]);
+    let dir = region.path();
+    let code = wait(in_child(|| {
+        let own = std::mem::ManuallyDrop::new(Ledger::attach(&dir).unwrap());
+        own.charge(0, 9 * UNIT).unwrap();
+        // SAFETY: the ledger's own descriptor among them; it is never dropped here.
+        unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+        let other = Ledger::attach(&dir).unwrap();
+        let kept = other.token.is_claimed(own.slot()) && other.charge(0, 2 * UNIT).is_err();
+        i32::from(!kept)
+    }));
+    assert_eq!(code, 0);
+}
+
 #[test]
 fn a_fork_is_noticed() {
     let region = Region::new(&[10]);
