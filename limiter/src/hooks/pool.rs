@@ -210,12 +210,17 @@ pub fn destroy(pool: CUmemoryPool) -> CUresult {
         return real::cuMemPoolDestroy(pool);
     };
     let mut accounts = session.pools.accounts();
+    // Nothing reserved: what the books still have of it went with a context.
+    let empty = pools::reserved(pool.addr()) == Some(0);
     let answer = real::cuMemPoolDestroy(pool);
     if answer == CUDA_SUCCESS
         && let Some(mut account) = accounts.remove(&pool.addr())
     {
         let mut charged = 0_u64;
         for (address, mut allocation) in session.live.take_all(|a| a.pool == pool.addr()) {
+            if empty {
+                continue;
+            }
             charged = charged.saturating_add(allocation.bytes);
             allocation.pool = UNKNOWN_POOL;
             session.live.insert(address, allocation);
