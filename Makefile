@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := $(CURDIR)/target/tools/venv
 
-.PHONY: help setup build dist demo test check bless codegen bench deny clean
+.PHONY: help setup build dist demo test check bless codegen bench torture deny clean
 
 help: ## print these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -34,6 +34,10 @@ codegen: setup ## regenerate the entry points from the CUDA and NVML headers
 
 bench: dist ## measure: a table, and target/bench.json; ONLY=name for one
 	@cargo run -q --locked --release -p vgpu-tests --bin bench -- $(ONLY)
+
+torture: dist ## the kill tests and the ledger's model in full: 100,000 kills, hours; VGPU_KILLS=n for others
+	@VGPU_KILLS=$${VGPU_KILLS:-100000} cargo test --locked --release -p vgpu-tests --test torture -- --nocapture
+	@cargo test --locked --release -p vgpu-region -- --ignored --nocapture
 
 deny: ## licences, sources and duplicates of the dependencies (needs cargo-deny in PATH)
 	@command -v cargo-deny >/dev/null || { echo "no cargo-deny in PATH: cargo install --locked cargo-deny" >&2; exit 1; }
