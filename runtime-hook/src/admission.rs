@@ -67,7 +67,7 @@ impl std::fmt::Display for Holders {
 }
 
 /// Says whether `args` fits beside what `held` has; `own` is the key of the container that asks, whose device of the
-/// same name, if it has it already, is not counted twice.
+/// same name on the same GPU, if it has it already, is not counted twice.
 ///
 /// # Errors
 /// [`AdmissionError`] with everything that was compared.
@@ -85,14 +85,14 @@ pub fn admit(args: &HookArgs, held: &[Grant], own: &str) -> Result<(), Admission
     let mut holders = Holders::default();
     let mut taken = 0_u64;
     for grant in held {
-        for (name, device) in &grant.devices {
-            let again = grant.key == own && *name == args.device;
+        for (key, device) in &grant.devices {
+            let again = grant.key == own && key.name == args.device;
             if device.gpu_uuid != gpu || again {
                 continue;
             }
             taken = taken.saturating_add(device.vram_request_bytes);
             let bytes = Bytes(device.vram_request_bytes);
-            holders.0.push((title(grant), name.clone(), bytes));
+            holders.0.push((title(grant), key.name.clone(), bytes));
         }
     }
     let free = Bytes(budget.get().saturating_sub(taken));

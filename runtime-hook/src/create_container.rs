@@ -4,6 +4,7 @@
 //! loader find ours. A quota that cannot be enforced stops the container; what is only convenience is a warning.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
@@ -15,7 +16,7 @@ use vgpu_core::paths::{
 };
 
 use crate::error::HookError;
-use crate::grant::key;
+use crate::grant::{DeviceKey, key};
 use crate::library::{Folders, Library, LibraryError};
 use crate::loader;
 use crate::mounted;
@@ -85,7 +86,7 @@ fn plan(store: &Store, key: &str, args: &HookArgs, state: &State) -> Result<Plan
     let plan = store.plan(key)?.filter(|plan| {
         plan.container_id == state.id
             && plan.boot_id == boot_id
-            && plan.devices.contains(&args.device)
+            && plan.devices.contains(&DeviceKey::from(args))
     });
     plan.ok_or_else(|| HookError::NoGrant {
         container_id: state.id.clone(),
@@ -148,7 +149,7 @@ impl Limiter {
         undo: &mut Undo,
     ) -> Result<(), HookError> {
         for (_, path, _) in self.files.iter().filter(|(l, _, _)| *l == library) {
-            mounts::bind(path, rustix::fd::AsFd::as_fd(&node.fd), to, READ_ONLY, undo)?;
+            mounts::bind(path, node.fd.as_fd(), to, READ_ONLY, undo)?;
         }
         Ok(())
     }
@@ -178,7 +179,7 @@ fn make_file(rootfs: &Rootfs, path: &Path, undo: &mut Undo) -> Result<Node, Hook
     let own = rootfs
         .own_folder(folder)?
         .ok_or_else(|| fail(Errno::NOENT))?;
-    drop(create_file(rustix::fd::AsFd::as_fd(&own), name).map_err(fail)?);
+    drop(create_file(own.as_fd(), name).map_err(fail)?);
     undo.file(&own, name).map_err(fail)?;
     Ok(rootfs.lookup(path)?.ok_or_else(|| fail(Errno::NOENT))?)
 }
@@ -201,13 +202,13 @@ fn place_region(rootfs: &Rootfs, region: &Path, undo: &mut Undo) -> Result<(), H
     }
     let target = rootfs.make_folders(to, undo)?;
     let flags = DATA | READ_ONLY;
-    mounts::bind(region, rustix::fd::AsFd::as_fd(&target), to, flags, undo)?;
+    mounts::bind(region, target.as_fd(), to, flags, undo)?;
     let usage = to.join(REGION_USAGE);
     let node = rootfs
         .lookup(&usage)?
         .ok_or_else(|| missing(Errno::NOENT))?;
     let from = region.join(REGION_USAGE);
-    mounts::bind(&from, rustix::fd::AsFd::as_fd(&node.fd), &usage, DATA, undo)?;
+    mounts::bind(&from, node.fd.as_fd(), &usage, DATA, undo)?;
     Ok(())
 }
 

@@ -14,12 +14,12 @@ use vgpu_core::hook_args::HookArgs;
 use crate::admission;
 use crate::create_container;
 use crate::error::{HookError, line};
-use crate::grant::{Grant, GrantedDevice, Here, VERSION, key};
+use crate::grant::{DeviceKey, Grant, GrantedDevice, Here, VERSION, key};
 use crate::namespace;
 use crate::process;
 use crate::region;
 use crate::state::{Container, State};
-use crate::store::{Locked, Plan, Store};
+use crate::store::{Locked, Plan, Store, Swept};
 
 /// Runs the stage; the answer is warnings, each a line.
 ///
@@ -36,10 +36,15 @@ pub fn run(args: &HookArgs, state: &State) -> Result<Vec<String>, HookError> {
         boot_id: new.boot_id.clone(),
         pid_namespace: new.pid_namespace,
     };
-    let held = lock.sweep(&here)?;
+    let Swept { held, warnings } = lock.sweep(&here)?;
     let mut grant = merge(new, &held)?;
-    grant_device(args, &mut grant, &held, &container, &store, &lock)
-        .map_err(|error| take_back(&lock, &grant.key, error))
+    if grant.devices.is_empty() && store.knows_container(&grant.key) {
+        // What the sweep could not remove is this container's own, of an earlier start: it must not be used again.
+        lock.release(&grant.key)?;
+    }
+    let more = grant_device(args, &mut grant, &held, &container, &store, &lock)
+        .map_err(|error| take_back(&lock, &grant.key, error))?;
+    Ok([warnings, more].concat())
 }
 
 fn grant_device(
@@ -53,7 +58,7 @@ fn grant_device(
     admission::admit(args, held, &grant.key)?;
     grant
         .devices
-        .insert(args.device.clone(), GrantedDevice::from(args));
+        .insert(DeviceKey::from(args), GrantedDevice::from(args));
     lock.make_container(&grant.key)?;
     let region = store.region(&grant.key);
     region::write(&region, grant)?;

@@ -64,8 +64,55 @@ pub struct Grant {
     /// What the container's manager calls it.
     #[serde(default)]
     pub labels: Labels,
-    /// By CDI device name: a device that is asked for again is the same one, two devices add up.
-    pub devices: BTreeMap<String, GrantedDevice>,
+    /// A device that is asked for again is the same one, two devices add up.
+    pub devices: BTreeMap<DeviceKey, GrantedDevice>,
+}
+
+/// What tells one vGPU of a container from its others: the CDI device and the GPU, because one device may be slices of
+/// several GPUs (`all`). In records and on command lines `name@uuid`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct DeviceKey {
+    /// The CDI device, `gpu0-quarter`.
+    pub name: String,
+    /// The GPU, as text.
+    pub gpu_uuid: String,
+}
+
+impl From<&HookArgs> for DeviceKey {
+    fn from(args: &HookArgs) -> Self {
+        Self {
+            name: args.device.clone(),
+            gpu_uuid: args.gpu_uuid.to_string(),
+        }
+    }
+}
+
+impl From<DeviceKey> for String {
+    fn from(key: DeviceKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for DeviceKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        // Neither part can hold an `@`.
+        match text.split_once('@') {
+            Some((name, gpu_uuid)) => Ok(Self {
+                name: name.to_owned(),
+                gpu_uuid: gpu_uuid.to_owned(),
+            }),
+            None => Err(format!("device {text:?}, expected name@uuid")),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.gpu_uuid)
+    }
 }
 
 /// One vGPU of a container.
@@ -283,9 +330,34 @@ pub(crate) mod tests {
             labels: Labels::default(),
             devices: devices
                 .iter()
-                .map(|(n, d)| ((*n).to_owned(), d.clone()))
+                .map(|(name, d)| (device_key(name, &d.gpu_uuid), d.clone()))
                 .collect(),
         }
+    }
+
+    pub(crate) fn device_key(name: &str, gpu_uuid: &str) -> DeviceKey {
+        DeviceKey {
+            name: name.into(),
+            gpu_uuid: gpu_uuid.into(),
+        }
+    }
+
+    #[test]
+    fn one_device_of_two_gpus_is_two_vgpus() {
+        let mut second = device(40, 60);
+        second.gpu_uuid = "GPU-00000000-0000-0000-0000-000000000002".into();
+        let grant = grant("c", &[("all", device(30, 60)), ("all", second.clone())]);
+        assert_eq!(grant.requested_on(UUID), Bytes(30));
+        assert_eq!(grant.requested_on(&second.gpu_uuid), Bytes(40));
+        let limits = grant.limits(&Limits::default());
+        let vram: Vec<u64> = limits.devices.iter().map(|d| d.vram_limit).collect();
+        assert_eq!(vram, [30, 40]);
+        let text = serde_json::to_string(&grant).unwrap();
+        assert!(text.contains(&format!("\"all@{UUID}\":")), "{text}");
+        assert_eq!(serde_json::from_str::<Grant>(&text).unwrap(), grant);
+        let old = text.replace(&format!("all@{UUID}"), "all");
+        let error = serde_json::from_str::<Grant>(&old).unwrap_err().to_string();
+        assert!(error.contains("expected name@uuid"), "{error}");
     }
 
     #[test]

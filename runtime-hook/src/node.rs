@@ -116,8 +116,8 @@ fn grant_rows(store: &Store, grant: &Grant, here: &Here) -> Vec<Row> {
 }
 
 fn device_names(grant: &Grant, gpu: &str) -> Vec<String> {
-    let here = grant.devices.iter().filter(|(_, d)| d.gpu_uuid == gpu);
-    here.map(|(name, _)| name.clone()).collect()
+    let here = grant.devices.keys().filter(|key| key.gpu_uuid == gpu);
+    here.map(|key| key.name.clone()).collect()
 }
 
 fn pod(grant: &Grant) -> Option<String> {

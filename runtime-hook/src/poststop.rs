@@ -20,7 +20,7 @@ use crate::store::Store;
 pub fn run(args: &HookArgs, state: &State) -> Result<(), HookError> {
     let store = Store::new(Path::new(&args.run_dir));
     let key = key(&state.id, &state.bundle);
-    if !store.exists(&key) {
+    if !store.knows_container(&key) {
         return Ok(());
     }
     let lock = store.lock()?;

@@ -15,7 +15,7 @@ use vgpu_core::{Bytes, DeviceUuid, ExitCode, ParseError, Percent, QosClass, Quot
 use vgpu_region::{LimitsWriter, RegionError};
 
 use crate::admission::{self, AdmissionError};
-use crate::grant::{Grant, GrantedDevice, Here};
+use crate::grant::{DeviceKey, Grant, GrantedDevice, Here};
 use crate::process::ProcessError;
 use crate::store::{Locked, Store, StoreError};
 
@@ -114,7 +114,7 @@ impl SetError {
 pub struct Request<'a> {
     /// An id, the beginning of one, or the name that Kubernetes has for the container or its pod.
     pub container: &'a str,
-    /// The CDI device, where the container has several.
+    /// The CDI device, where the container has several; `name@uuid` where it is slices of several GPUs.
     pub device: Option<&'a str>,
     /// The new VRAM limit.
     pub vram: Option<Bytes>,
@@ -154,13 +154,13 @@ pub fn set(run_dir: &Path, request: &Request<'_>) -> Result<Changed, SetError> {
             .unwrap_or_else(|| nobody(request)));
     }
     let lock = store.lock()?;
-    let held = lock.sweep(&Here::now()?)?;
+    let held = lock.sweep(&Here::now()?)?.held;
     let old = find(&held, request.container)?;
-    let (name, before) = device(old, request.device)?;
+    let (key, before) = device(old, request.device)?;
     let after = changed(old, before, request)?;
-    admit(old, name, &after, &held, request)?;
+    admit(old, &key.name, &after, &held, request)?;
     let mut new = old.clone();
-    new.devices.insert(name.to_owned(), after.clone());
+    new.devices.insert(key.clone(), after.clone());
     let page = Page::open(&store, old)?;
     if after.vram_limit_bytes < before.vram_limit_bytes {
         shrink(&lock, &page, old, &new, &after.gpu_uuid, request.force)?;
@@ -169,7 +169,7 @@ pub fn set(run_dir: &Path, request: &Request<'_>) -> Result<Changed, SetError> {
     }
     Ok(Changed {
         container_id: old.container_id.clone(),
-        device: name.to_owned(),
+        device: key.name.clone(),
         before: before.clone(),
         after,
     })
@@ -311,21 +311,27 @@ fn nobody(request: &Request<'_>) -> SetError {
 fn device<'a>(
     grant: &'a Grant,
     name: Option<&str>,
-) -> Result<(&'a str, &'a GrantedDevice), SetError> {
-    let mut fits = grant
-        .devices
-        .iter()
-        .filter(|(known, _)| name.is_none_or(|name| name == *known));
+) -> Result<(&'a DeviceKey, &'a GrantedDevice), SetError> {
+    let means = |key: &DeviceKey| name.is_none_or(|n| n == key.name || n == key.to_string());
+    let mut fits = grant.devices.iter().filter(|(key, _)| means(key));
     match (fits.next(), fits.next()) {
-        (Some((name, device)), None) => Ok((name, device)),
+        (Some(one), None) => Ok(one),
         _ => {
-            let known: Vec<&str> = grant.devices.keys().map(String::as_str).collect();
+            let known: Vec<String> = grant.devices.keys().map(|key| title(grant, key)).collect();
             Err(SetError::Device {
                 container_id: grant.short_id(),
                 known: known.join(", "),
             })
         }
     }
+}
+
+/// The name, with the GPU where the container has the device of several.
+fn title(grant: &Grant, key: &DeviceKey) -> String {
+    if grant.devices.keys().filter(|k| k.name == key.name).count() > 1 {
+        return key.to_string();
+    }
+    key.name.clone()
 }
 
 /// The device with the new values. A guaranteed part that was all of it stays all of it; any other stays what it was,
@@ -443,6 +449,29 @@ mod tests {
     }
 
     #[test]
+    fn a_device_of_two_gpus_is_named_with_its_gpu() {
+        let mut second = granted(50, 60);
+        second.gpu_uuid = "GPU-00000000-0000-0000-0000-000000000002".into();
+        let devices = [
+            ("all", granted(50, 60)),
+            ("all", second),
+            ("b", granted(1, 1)),
+        ];
+        let grant = grant("c", &devices);
+        let gpu = |name| device(&grant, Some(name)).map(|(key, _)| key.gpu_uuid.as_str());
+        let first = crate::grant::tests::UUID;
+        let whole = format!("all@{first}");
+        assert_eq!(gpu(&whole).unwrap(), first);
+        assert_eq!(gpu("b").unwrap(), first);
+        let text = gpu("all").unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("has all@{first}, all@GPU-")),
+            "{text}"
+        );
+        assert!(text.contains(", b: name one"), "{text}");
+    }
+
+    #[test]
     fn the_guaranteed_part_follows_where_it_was_all() {
         let grant = grant("c", &[]);
         let whole = granted(50, 60);
@@ -488,7 +517,7 @@ mod tests {
         vgpu_region::create(&region, &old.limits(&vgpu_region::Limits::default())).unwrap();
         lock.replace(&old).unwrap();
         let page = Page::open(&store, &old).unwrap();
-        let gpu = old.devices["a"].gpu_uuid.clone();
+        let gpu = crate::grant::tests::UUID.to_owned();
         let limit = || vgpu_region::read_limits(&region).unwrap().devices[0].vram_limit >> 20;
 
         // Nothing can be recorded: what was forbidden for the moment is allowed again.

@@ -9,6 +9,7 @@
 //! Owns the layout and every change to it; all changes are made under the lock. It must never follow a link in the
 //! run directory, which only root may write to.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -20,7 +21,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::grant::{Grant, Here, VERSION};
+use crate::error::line;
+use crate::grant::{DeviceKey, Grant, Here, VERSION};
 use crate::region;
 
 /// How long a hook waits for its turn. The CDI spec gives a hook ten seconds.
@@ -95,8 +97,8 @@ pub struct Plan {
     /// The shared libraries that the engine mounts.
     #[serde(default)]
     pub libraries: Vec<String>,
-    /// The CDI devices that were granted.
-    pub devices: Vec<String>,
+    /// The vGPUs that were granted.
+    pub devices: Vec<DeviceKey>,
     /// create-runtime did create-container's work as well.
     #[serde(default)]
     pub prepared: bool,
@@ -132,7 +134,7 @@ impl Store {
 
     /// Whether there is anything of a container.
     #[must_use]
-    pub fn exists(&self, key: &str) -> bool {
+    pub fn knows_container(&self, key: &str) -> bool {
         self.grant_file(key).exists() || self.container(key).exists()
     }
 
@@ -345,30 +347,45 @@ impl Locked<'_> {
         }
     }
 
-    /// Releases every container that is gone, and what killed hooks left behind; the rest is returned.
+    /// Releases every container that is gone, and what killed hooks left behind. What cannot be removed there counts
+    /// for nothing, so it is a warning and stops no other container.
     ///
     /// # Errors
-    /// As [`Store::grants`] and [`Locked::release`].
-    pub fn sweep(&self, here: &Here) -> Result<Vec<Grant>, StoreError> {
-        let mut held = Vec::new();
-        for grant in self.store.grants()? {
-            if grant.liveness(here).holds() {
-                held.push(grant);
-            } else {
-                self.release(&grant.key)?;
-            }
-        }
+    /// As [`Store::grants`].
+    pub fn sweep(&self, here: &Here) -> Result<Swept, StoreError> {
+        let (held, gone): (Vec<Grant>, Vec<Grant>) = self
+            .store
+            .grants()?
+            .into_iter()
+            .partition(|grant| grant.liveness(here).holds());
+        let mut keys: BTreeSet<String> = gone.into_iter().map(|grant| grant.key).collect();
         let grants = self.store.grants_dir();
+        let mut warnings = Vec::new();
+        let mut note = |done: Result<(), StoreError>| warnings.extend(done.err().map(|e| line(&e)));
         for name in names(&grants)?.iter().filter(|name| name.starts_with('.')) {
-            remove(&grants.join(name), |p| std::fs::remove_file(p))?;
+            note(remove(&grants.join(name), |p| std::fs::remove_file(p)));
         }
-        for name in names(&self.store.run_dir.join("containers"))? {
-            if !held.iter().any(|g| g.key == name) {
-                self.release(&name)?;
-            }
+        match names(&self.store.run_dir.join("containers")) {
+            Ok(names) => keys.extend(names),
+            Err(error) => note(Err(error)),
         }
-        Ok(held)
+        for key in keys
+            .iter()
+            .filter(|key| held.iter().all(|g| g.key != **key))
+        {
+            note(self.release(key));
+        }
+        Ok(Swept { held, warnings })
     }
+}
+
+/// What a sweep found.
+#[derive(Debug)]
+pub struct Swept {
+    /// The grants that hold.
+    pub held: Vec<Grant>,
+    /// What is left of containers that are gone, each a line.
+    pub warnings: Vec<String>,
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
@@ -446,7 +463,7 @@ fn remove(path: &Path, how: impl FnOnce(&Path) -> std::io::Result<()>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grant::tests::{device, grant};
+    use crate::grant::tests::{UUID, device, device_key, grant};
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -462,7 +479,7 @@ mod tests {
             rootfs: "/r".into(),
             library_path: vec!["/x".into()],
             libraries: vec![],
-            devices: vec!["d".into()],
+            devices: vec![device_key("d", UUID)],
             prepared: false,
         }
     }
@@ -497,12 +514,43 @@ mod tests {
             lock.save(g, &plan()).unwrap();
         }
         lock.make_container("half-made").unwrap();
-        let held = lock.sweep(&Here::now().unwrap()).unwrap();
+        let held = lock.sweep(&Here::now().unwrap()).unwrap().held;
         assert_eq!(held, std::slice::from_ref(&alive));
         assert_eq!(
             names(&store.run_dir.join("containers")).unwrap(),
             [alive.key]
         );
+    }
+
+    #[test]
+    fn what_cannot_be_swept_is_told_and_stops_nobody() {
+        let (_dir, store) = store();
+        let lock = store.lock().unwrap();
+        let alive = grant("alive", &[]);
+        let dead = Grant {
+            pid: i32::MAX,
+            ..grant("dead", &[])
+        };
+        for g in [&alive, &dead] {
+            lock.make_container(&g.key).unwrap();
+            lock.save(g, &plan()).unwrap();
+        }
+        let containers = store.run_dir.join("containers");
+        std::fs::write(containers.join("stray"), "").unwrap();
+        std::fs::write(store.region(&dead.key).join("file"), "").unwrap();
+        std::fs::create_dir(store.grants_dir().join(".folder")).unwrap();
+        lock.make_container("half-made").unwrap();
+        let swept = lock.sweep(&Here::now().unwrap()).unwrap();
+        assert_eq!(swept.held, std::slice::from_ref(&alive));
+        let text = swept.warnings.join("\n");
+        assert_eq!(swept.warnings.len(), 3, "{text}");
+        for name in ["stray", &dead.key, ".folder"] {
+            assert!(text.contains(name), "{text}");
+        }
+        assert!(!store.container("half-made").exists());
+        // A record that cannot be read may be anybody's.
+        std::fs::write(store.grant_file("broken"), "{").unwrap();
+        assert!(lock.sweep(&Here::now().unwrap()).is_err());
     }
 
     #[test]

@@ -292,6 +292,25 @@ fn two_slices_of_one_gpu_add_up() {
 }
 
 #[test]
+fn all_is_a_slice_of_every_gpu() {
+    let Some(engine) = Podman::start() else {
+        return;
+    };
+    engine.idle("c", "all");
+    let client = ["exec", "c", "python3", "/clients/nvml_client.py"];
+    let nvml = parse(&engine.podman(&client).good());
+    let devices = nvml["devices"].as_array().unwrap();
+    let totals: Vec<u64> = devices.iter().map(|d| bytes(d, "total")).collect();
+    assert_eq!(totals, [engine.quota("gpu0"), engine.quota("gpu1")]);
+    for vgpu in ["gpu0-half", "gpu1-half"] {
+        let refused = engine.run(vgpu, &["--rm", BUSYBOX, "true"]).bad();
+        assert!(refused.contains("(all, "), "{vgpu}: {refused}");
+    }
+    engine.podman(&["rm", "-f", "-t", "0", "c"]).good();
+    assert_nothing_left(&engine);
+}
+
+#[test]
 fn a_user_namespace_is_limited_too() {
     let Some(engine) = Podman::start() else {
         return;

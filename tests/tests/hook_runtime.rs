@@ -129,6 +129,54 @@ mod tests {
     }
 
     #[test]
+    fn a_device_of_two_gpus_is_a_slice_of_each() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let container = world.container(|_| ());
+        let args = [
+            world.args("all", GPU0, 100 * GIB),
+            world.args("all", GPU1, 100 * GIB),
+        ];
+        container.start(&args).unwrap();
+        let region = container.inside("usr/lib/vgpu/region");
+        let limits = vgpu_region::read_limits(&region).unwrap();
+        let vram: Vec<u64> = limits.devices.iter().map(|d| d.vram_limit / GIB).collect();
+        assert_eq!(vram, [100, 100]);
+        for gpu in [GPU0, GPU1] {
+            let other = world.container(|_| ());
+            let refused = other.hook(Stage::CreateRuntime, &world.args("half", gpu, 50 * GIB));
+            assert_eq!(refused.code, 5, "{}", refused.stderr);
+            assert!(
+                one_line(&refused.stderr).ends_with("(all, 100 GiB)"),
+                "{}",
+                refused.stderr
+            );
+        }
+    }
+
+    #[test]
+    fn what_lies_about_in_the_run_directory_is_a_warning() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let first = world.container(|_| ());
+        first.start(&[world.args("a", GPU0, GIB)]).unwrap();
+        fs::write(world.run_dir.join("containers/stray"), "").unwrap();
+        let second = world.container(|_| ());
+        let outcome = second.hook(Stage::CreateRuntime, &world.args("b", GPU0, GIB));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        let line = one_line(&outcome.stderr);
+        assert!(
+            line.starts_with("warning: ") && line.contains("/stray"),
+            "{line}"
+        );
+        assert_eq!(world.grants().len(), 2);
+    }
+
+    #[test]
     fn release_is_complete_and_may_come_again() {
         if skip() {
             return;

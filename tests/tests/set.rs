@@ -307,7 +307,8 @@ for line in sys.stdin:
         container.start(&[world.args("a", GPU0, 2 * GIB)]).unwrap();
         let file = key_of(&world, &container.id);
         let region = region(&world, &container.id);
-        let recorded = || grant(&world, &file)["devices"]["a"]["vram_limit_bytes"].as_u64();
+        let recorded =
+            || grant(&world, &file)["devices"][format!("a@{GPU0}")]["vram_limit_bytes"].as_u64();
         // The kernel ends it with SIGXFSZ at the first byte of the new record; the page is mapped, and not counted.
         let killed = |size: &str| {
             let vgpu = set(&world, &[&container.id, size]);
@@ -360,7 +361,8 @@ for line in sys.stdin:
             std::thread::sleep(Duration::from_micros(round * 150));
             child.kill().unwrap();
             child.wait().unwrap();
-            let recorded = grant(&world, &file)["devices"]["a"]["vram_limit_bytes"].as_u64();
+            let recorded =
+                grant(&world, &file)["devices"][format!("a@{GPU0}")]["vram_limit_bytes"].as_u64();
             // A page that is half written is not read; the next writer mends it.
             if let Some(allowed) = page_limit(&region) {
                 assert!(Some(allowed) <= recorded, "{allowed} {recorded:?}");

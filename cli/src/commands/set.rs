@@ -17,7 +17,7 @@ use crate::output;
 pub(crate) struct Set {
     /// The container: its id, the beginning of it, or the name of its pod
     container: String,
-    /// The vGPU, where the container has several
+    /// The vGPU, where the container has several: its name, or name@uuid
     #[arg(long, value_name = "NAME", env = env::SET_DEVICE)]
     device: Option<String>,
     /// The most VRAM it may hold, such as 8Gi
