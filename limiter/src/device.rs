@@ -48,7 +48,7 @@ thread_local! {
         const { Cell::new((0, 0, 0, 0, -1)) };
 }
 
-/// A context was destroyed: its handle may come back for another device.
+/// A context was made or destroyed: its handle may be another device's than before.
 pub(crate) fn forget_contexts() {
     EPOCH.fetch_add(1, Relaxed);
 }
@@ -56,24 +56,30 @@ pub(crate) fn forget_contexts() {
 impl Session {
     /// The region's index of a CUDA device; `None`: no such device, or not granted.
     pub(crate) fn index_of(&self, device: CUdevice) -> Option<usize> {
+        self.known_index(device).flatten()
+    }
+
+    /// The outer `None`: nobody can say, because the driver knows no such device or the limits page is
+    /// unsettled. To be asked again, and not to be remembered.
+    fn known_index(&self, device: CUdevice) -> Option<Option<usize>> {
         let cell = usize::try_from(device)
             .ok()
             .and_then(|ordinal| self.ordinals.0.get(ordinal));
         match cell.map(|cell| cell.load(Relaxed)) {
-            Some(NOT_GRANTED) => None,
-            Some(index) if index != UNKNOWN => Some(usize::from(index)),
+            Some(NOT_GRANTED) => Some(None),
+            Some(index) if index != UNKNOWN => Some(Some(usize::from(index))),
             Some(_) | None => {
                 let index = self.find(device)?;
                 if let Some(cell) = cell {
                     let known = index.and_then(|index| u8::try_from(index).ok());
                     cell.store(known.unwrap_or(NOT_GRANTED), Relaxed);
                 }
-                index
+                Some(index)
             }
         }
     }
 
-    /// Asks the driver. The outer `None` (no such device) is not remembered.
+    /// Asks the driver.
     #[cold]
     fn find(&self, device: CUdevice) -> Option<Option<usize>> {
         let mut uuid = CUuuid { bytes: [0; 16] };
@@ -155,9 +161,12 @@ impl Session {
             });
         }
         let ordinal = ask()?;
-        let device = self.index_of(ordinal);
-        let remembered = device.map_or(0, |index| index.saturating_add(1));
-        LAST.set((epoch, session, context, remembered, ordinal));
+        let known = self.known_index(ordinal);
+        let device = known.flatten();
+        if known.is_some() {
+            let remembered = device.map_or(0, |index| index.saturating_add(1));
+            LAST.set((epoch, session, context, remembered, ordinal));
+        }
         Some(Place {
             device,
             ordinal,

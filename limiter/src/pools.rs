@@ -116,6 +116,14 @@ impl Account {
         }
         self.charged = reserved;
     }
+
+    /// Has the pool give back what it keeps without need beyond `keep` bytes, and settles.
+    pub(crate) fn trim(&mut self, session: &Session, pool: usize, keep: u64) {
+        real::cuMemPoolTrimTo(handle(pool), usize::try_from(keep).unwrap_or(usize::MAX));
+        if let Some(reserved) = reserved(pool) {
+            self.settle(session, reserved);
+        }
+    }
 }
 
 impl Session {
@@ -180,10 +188,7 @@ impl Session {
             return false;
         }
         for (pool, account) in accounts.iter_mut().filter(|(_, it)| it.device == device) {
-            real::cuMemPoolTrimTo(handle(*pool), 0);
-            if let Some(reserved) = reserved(*pool) {
-                account.settle(self, reserved);
-            }
+            account.trim(self, *pool, 0);
         }
         true
     }

@@ -380,6 +380,116 @@ say(still=still, gone=used())
     assert_eq!(said, json!({"still": FOOTPRINT, "gone": 0}));
 }
 
+/// The driver gives the handle of a context that ended to another thread before the first one hears of the end.
+#[test]
+fn a_handle_that_comes_back_at_once_keeps_its_charges() {
+    let world = World::scripted();
+    for end in [
+        "cuCtxDestroy(ctx)",
+        "cuCtxDestroy_v2(ctx)",
+        "cuCtxDetach(ctx)",
+    ] {
+        let said = run(
+            &world,
+            &format!(
+                r#"
+check(cuda.cuInit(0))
+check(cuda.cuCtxCreate_v2(byref(ctx), 0, 0))
+alloc(MIB)
+again = []
+def other():
+    context = c_void_p()
+    again.append(cuda.cuCtxCreate_v2(byref(context), 0, 0))
+    again.append(context.value == ctx.value)
+    again.append(alloc(8 * MIB)[0])
+@ctypes.CFUNCTYPE(None)
+def then():
+    thread = threading.Thread(target=other)
+    thread.start(); thread.join()
+driver.script_then(then)
+check(cuda.{end})
+held = used()
+driver.script_fail(4)
+failed = cuda.{end}, used()
+say(again=again, held=held, failed=failed, gone=cuda.{end}, end=used())
+"#
+            ),
+        );
+        let held = FOOTPRINT + (8 << 20);
+        let expected =
+            json!({"again": [0, true, 0], "held": held, "failed": [4, held], "gone": 0, "end": 0});
+        assert_eq!(said, expected, "{end}");
+    }
+    let said = run(
+        &world,
+        r#"
+start()
+alloc(MIB)
+@ctypes.CFUNCTYPE(None)
+def then():
+    thread = threading.Thread(target=lambda: alloc(8 * MIB))
+    thread.start(); thread.join()
+driver.script_then(then)
+check(cuda.cuDevicePrimaryCtxReset_v2(0))
+say(held=used())
+"#,
+    );
+    assert_eq!(said, json!({"held": FOOTPRINT + (8 << 20)}), "reset");
+}
+
+/// Where the quota is the whole GPU the driver is the one to refuse; what it gives nevertheless is given back.
+#[test]
+fn nothing_is_without_a_charge_where_the_quota_is_the_gpu() {
+    let world = World::scripted();
+    let writer = vgpu_region::LimitsWriter::open(&world.region()).unwrap();
+    writer
+        .edit(|limits| limits.devices[0].capacity = QUOTA)
+        .unwrap();
+    let said = run(
+        &world,
+        &format!(
+            r#"
+check(cuda.cuInit(0))
+driver.cuCtxCreate_v2(byref(ctx), 0, 0)
+prop, array = (c_uint * 16)(1, 0, 1, 0), (c_ulonglong * 3)(MIB, 0, 32 | 1 << 32)
+check(alloc({QUOTA})[0])
+given = [calls(f) for f in (
+    lambda: cuda.cuCtxCreate(byref(ctx), 0, 0), lambda: cuda.cuCtxCreate_v2(byref(ctx), 0, 0),
+    lambda: cuda.cuCtxCreate_v3(byref(ctx), None, 0, 0, 0), lambda: cuda.cuCtxCreate_v4(byref(ctx), None, 0, 0),
+    lambda: cuda.cuDevicePrimaryCtxRetain(byref(ctx), 0), lambda: alloc(1)[0],
+    lambda: cuda.cuMemAllocAsync(byref(a64), size(1), s), lambda: cuda.cuArrayCreate_v2(byref(a64), array),
+    lambda: cuda.cuMemCreate(byref(a64), size(MIB), prop, c_ulonglong(0)))]
+say(given=given, end=used())
+"#
+        ),
+    );
+    // Each is two driver calls: the one that was expected to fail, and its undoing.
+    assert_eq!(said, json!({"given": vec![[2, 2]; 9], "end": QUOTA}));
+}
+
+#[test]
+fn a_device_asked_for_while_the_page_is_unsettled_is_asked_for_again() {
+    let world = World::scripted();
+    let said = run(
+        &world,
+        r#"
+check(cuda.cuInit(0))
+driver.cuCtxCreate_v2(byref(ctx), 0, 0)
+def add(n):
+    with open(os.environ["WORLD"] + "/region/limits", "r+b", buffering=0) as page:
+        page.seek(8)  # the sequence counter: odd while a writer is at work
+        count = int.from_bytes(page.read(8), sys.byteorder) + n
+        page.seek(8)
+        page.write(count.to_bytes(8, sys.byteorder))
+add(1)
+during = alloc(MIB)[0]
+add(1)
+say(during=during, after=alloc(MIB)[0])
+"#,
+    );
+    assert_eq!(said, json!({"during": 2, "after": 0}));
+}
+
 #[test]
 fn the_quota_is_shown_everywhere_and_errors_stay_the_drivers() {
     let world = World::scripted();

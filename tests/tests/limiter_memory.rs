@@ -128,6 +128,39 @@ say(taken=taken, end=info()[0] - begin)
     );
 }
 
+/// What a pool took from the driver for an allocation that does not fit is nobody's charge, so it goes back.
+#[test]
+fn a_refused_pool_keeps_nothing() {
+    let world = world();
+    let said = world.run(
+        r#"
+start(1)
+def make():
+    pool, most = c_void_p(), c_ulonglong(2**64 - 1)
+    check(cuda.cuMemPoolCreate(byref(pool), (c_uint * 22)(1, 0, 1, 1)))
+    check(cuda.cuMemPoolSetAttribute(pool, 4, byref(most)))  # the release threshold
+    return pool
+def take(pool):
+    p = c_ulonglong()
+    return cuda.cuMemAllocFromPoolAsync(byref(p), size(MIB), pool, None)
+def reserved(pool):
+    bytes = c_ulonglong()
+    check(cuda.cuMemPoolGetAttribute(pool, 5, byref(bytes)))  # reserved
+    return bytes.value // MIB
+pools = [make() for _ in range(4)]
+status = [take(pool) for pool in pools]
+held = [reserved(pool) for pool in pools]
+free, total = info()
+say(status=status, held=held, used=(total - free) // MIB, again=[take(pool) for pool in pools])
+"#,
+    );
+    let used = (FOOTPRINT >> 20) + 32;
+    assert_eq!(
+        said,
+        json!({"status": [0, 2, 2, 2], "held": [32, 0, 0, 0], "used": used, "again": [0, 2, 2, 2]})
+    );
+}
+
 /// Reserve, create, map, release the handle, unmap: as PyTorch's expandable segments and JAX do.
 #[test]
 fn virtual_memory_and_arrays_are_charged() {

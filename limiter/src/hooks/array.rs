@@ -9,14 +9,14 @@ use vgpu_cuda_sys::cuda::{
     CU_AD_FORMAT_SIGNED_INT32, CU_AD_FORMAT_UNSIGNED_INT8, CU_AD_FORMAT_UNSIGNED_INT16,
     CU_AD_FORMAT_UNSIGNED_INT32, CUDA_ARRAY_DESCRIPTOR, CUDA_ARRAY_DESCRIPTOR_v1,
     CUDA_ARRAY_MEMORY_REQUIREMENTS, CUDA_ARRAY3D_DEFERRED_MAPPING, CUDA_ARRAY3D_DESCRIPTOR,
-    CUDA_ARRAY3D_DESCRIPTOR_v1, CUDA_ARRAY3D_SPARSE, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS,
-    CUarray, CUarray_format, CUmipmappedArray, CUresult,
+    CUDA_ARRAY3D_DESCRIPTOR_v1, CUDA_ARRAY3D_SPARSE, CUDA_SUCCESS, CUarray, CUarray_format,
+    CUmipmappedArray, CUresult,
 };
 use vgpu_cuda_sys::{In, Out};
 use vgpu_policy::Decision;
 use vgpu_policy::memory::array_bytes;
 
-use super::charge::{reserve, status};
+use super::charge::{reserve, status, uncharged};
 use crate::driver;
 use crate::real::cuda as real;
 use crate::session::{self, Session};
@@ -110,21 +110,15 @@ fn charged<T>(
     call: impl FnOnce() -> CUresult,
 ) -> CUresult {
     let reservation = match reserve(needed(shape, levels), result, Session::place) {
-        Decision::Allow(reservation) => Some(reservation),
+        Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
-        Decision::Bypass(_) => None,
+        Decision::Bypass(_) => return uncharged(result, call(), destroy),
     };
     let answer = call();
-    let Some(handle) = result.read().filter(|_| answer == CUDA_SUCCESS) else {
-        return answer;
-    };
-    match reservation {
-        Some(reservation) => reservation.keep_for_array(handle.addr() as u64),
-        None => {
-            // The driver was expected to refuse: see `memory::uncharged`.
-            destroy(handle);
-            return CUDA_ERROR_OUT_OF_MEMORY;
-        }
+    if answer == CUDA_SUCCESS
+        && let Some(handle) = result.read()
+    {
+        reservation.keep_for_array(handle.addr() as u64);
     }
     answer
 }

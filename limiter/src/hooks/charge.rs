@@ -1,7 +1,9 @@
 //! Charge first, call, and keep or refund: the one way in which hooks take memory.
 
 use vgpu_cuda_sys::Out;
-use vgpu_cuda_sys::cuda::{CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUdevice, CUresult};
+use vgpu_cuda_sys::cuda::{
+    CUDA_ERROR_NOT_PERMITTED, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdevice, CUresult,
+};
 use vgpu_policy::{Bypass, Decision, Deny};
 use vgpu_region::layout::UNIT_BYTES;
 
@@ -59,6 +61,11 @@ impl Reservation {
         if let Some(stale) = live.insert(address, allocation) {
             session.ledger.refund(stale.device, stale.own_charge());
         }
+    }
+
+    /// The session that it was charged in.
+    pub(super) fn session(&self) -> &'static Session {
+        self.session
     }
 
     /// Index of the device in the region.
@@ -174,6 +181,22 @@ fn take(session: &Session, device: usize, bytes: u64) -> Result<(), Deny> {
         log::line(format_args!("device {device}: {refused}"));
         Deny::OverQuota
     })
+}
+
+/// The answer of a call that the driver was expected to refuse. If it did not, what it gave is given back:
+/// memory without a charge is the one thing that must not be handed out.
+pub(super) fn uncharged<T: Copy>(
+    result: Out<T>,
+    answer: CUresult,
+    give_back: impl FnOnce(T) -> CUresult,
+) -> CUresult {
+    match result.read() {
+        Some(given) if answer == CUDA_SUCCESS => {
+            give_back(given);
+            CUDA_ERROR_OUT_OF_MEMORY
+        }
+        Some(_) | None => answer,
+    }
 }
 
 /// The one place where a refusal becomes a status. Frameworks free their caches and try again on

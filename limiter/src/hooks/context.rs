@@ -11,7 +11,7 @@ use vgpu_cuda_sys::cuda::{
 };
 use vgpu_policy::Decision;
 
-use super::charge::{Reservation, reserve, status};
+use super::charge::{Reservation, reserve, status, uncharged};
 use crate::contexts::{Created, Primary};
 use crate::device;
 use crate::live::Allocation;
@@ -34,9 +34,11 @@ fn create(ordinal: CUdevice, result: Out<CUcontext>, call: impl FnOnce() -> CUre
     let reservation = match reserve_footprint(ordinal, result) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
-        Decision::Bypass(_) => return call(),
+        Decision::Bypass(_) => return uncharged(result, call(), real::cuCtxDestroy_v2),
     };
     let answer = call();
+    // Before anybody has the new handle.
+    device::forget_contexts();
     if answer == CUDA_SUCCESS
         && let (Ok(session), Some(context)) = (session::current(), result.read())
     {
@@ -98,20 +100,25 @@ pub fn attach(pctx: Out<CUcontext>, flags: c_uint) -> CUresult {
 
 /// `cuCtxDetach`: the last use destroys.
 pub fn detach(ctx: CUcontext) -> CUresult {
-    let answer = real::cuCtxDetach(ctx);
-    if answer == CUDA_SUCCESS
-        && let Ok(session) = session::current()
-    {
-        let last = match session.contexts.created().get_mut(&ctx.addr()) {
-            Some(created) => {
-                created.uses = created.uses.saturating_sub(1);
-                created.uses == 0
-            }
-            None => false,
-        };
-        if last {
-            destroyed(session, ctx);
+    let call = || real::cuCtxDetach(ctx);
+    let Ok(session) = session::current() else {
+        return call();
+    };
+    let others = match session.contexts.created().get_mut(&ctx.addr()) {
+        Some(created) if created.uses > 1 => {
+            created.uses = created.uses.saturating_sub(1);
+            true
         }
+        Some(_) | None => false,
+    };
+    if !others {
+        return destroy_with(ctx, call);
+    }
+    let answer = call();
+    if answer != CUDA_SUCCESS
+        && let Some(created) = session.contexts.created().get_mut(&ctx.addr())
+    {
+        created.uses = created.uses.saturating_add(1);
     }
     answer
 }
@@ -126,44 +133,44 @@ pub fn destroy(ctx: CUcontext) -> CUresult {
     destroy_with(ctx, || real::cuCtxDestroy_v2(ctx))
 }
 
-/// As for memory, the books are cleared before the driver can give the handle to another thread.
 fn destroy_with(ctx: CUcontext, call: impl FnOnce() -> CUresult) -> CUresult {
     let Ok(session) = session::current() else {
         return call();
     };
     let taken = session.contexts.created().remove(&ctx.addr());
-    let answer = call();
-    let Some(created) = taken else { return answer };
+    let Some(created) = taken else { return call() };
+    let gone = |it: &Allocation| it.context == ctx.addr() && it.pool == 0;
+    let answer = with_memory(session, gone, call);
     if answer == CUDA_SUCCESS {
         session.ledger.refund(created.device, created.bytes);
-        refund_memory(session, |allocation| {
-            allocation.context == ctx.addr() && allocation.pool == 0
-        });
     } else {
         session.contexts.created().insert(ctx.addr(), created);
     }
     answer
 }
 
-fn destroyed(session: &Session, ctx: CUcontext) {
-    if let Some(created) = session.contexts.created().remove(&ctx.addr()) {
-        session.ledger.refund(created.device, created.bytes);
-        refund_memory(session, |allocation| {
-            allocation.context == ctx.addr() && allocation.pool == 0
-        });
-    }
-}
-
-/// Refunds the memory that went with a context.
-fn refund_memory(session: &Session, gone: impl Fn(&Allocation) -> bool) {
+/// Makes a call by which memory goes with a context. As for memory itself, it is out of the books before the
+/// driver can give the handle or an address to another thread, and back where the driver refuses.
+fn with_memory(
+    session: &Session,
+    gone: impl Fn(&Allocation) -> bool,
+    call: impl FnOnce() -> CUresult,
+) -> CUresult {
+    let books = [&session.live, &session.arrays];
+    let taken = books.map(|books| books.take_all(&gone));
+    let answer = call();
     device::forget_contexts();
-    for books in [&session.live, &session.arrays] {
-        for (_, allocation) in books.take_all(&gone) {
-            session
-                .ledger
-                .refund(allocation.device, allocation.own_charge());
+    for (books, taken) in books.into_iter().zip(taken) {
+        for (address, allocation) in taken {
+            if answer == CUDA_SUCCESS {
+                let bytes = allocation.own_charge();
+                session.ledger.refund(allocation.device, bytes);
+            } else {
+                books.insert(address, allocation);
+            }
         }
     }
+    answer
 }
 
 /// `cuDevicePrimaryCtxRetain`: the first one charges.
@@ -172,38 +179,42 @@ pub fn primary_retain(pctx: Out<CUcontext>, dev: CUdevice) -> CUresult {
         Ok(session) => session,
         Err(deny) => return status(deny),
     };
+    let call = || real::cuDevicePrimaryCtxRetain(pctx, dev);
+    let give_back = |_| real::cuDevicePrimaryCtxRelease_v2(dev);
     let index = session.index_of(dev);
     let Some(mut primary) = index.and_then(|index| session.contexts.primary(index)) else {
         return match reserve_footprint(dev, pctx) {
             Decision::Deny(deny) => status(deny),
-            Decision::Allow(_) | Decision::Bypass(_) => real::cuDevicePrimaryCtxRetain(pctx, dev),
+            Decision::Allow(_) | Decision::Bypass(_) => uncharged(pctx, call(), give_back),
         };
     };
     let first = if primary.retains == 0 && primary.bytes == 0 {
         match reserve_footprint(dev, pctx) {
             Decision::Allow(reservation) => Some(reservation),
             Decision::Deny(deny) => return status(deny),
-            Decision::Bypass(_) => None,
+            Decision::Bypass(_) => return uncharged(pctx, call(), give_back),
         }
     } else {
         None
     };
-    let answer = real::cuDevicePrimaryCtxRetain(pctx, dev);
+    let answer = call();
     if answer == CUDA_SUCCESS {
         primary.retains = primary.retains.saturating_add(1);
         primary.context = pctx.read().map_or(0, |context| context.addr());
         if let Some(reservation) = first {
+            device::forget_contexts();
             primary.bytes = reservation.keep();
         }
     }
     answer
 }
 
-/// Runs a call that may end the primary context, and refunds what went with it.
+/// Runs a call that ends the primary context where `ends` says so, and refunds what went with it.
 fn primary_ends(
     dev: CUdevice,
     call: impl FnOnce() -> CUresult,
-    ends: impl FnOnce(&mut Primary) -> bool,
+    ends: fn(&Primary) -> bool,
+    note: fn(&mut Primary),
 ) -> CUresult {
     let Ok(session) = session::current() else {
         return call();
@@ -214,17 +225,23 @@ fn primary_ends(
     let Some(mut primary) = session.contexts.primary(index) else {
         return call();
     };
-    let answer = call();
-    if answer != CUDA_SUCCESS || !ends(&mut primary) {
+    let ended = ends(&primary);
+    let context = primary.context;
+    let gone = |it: &Allocation| it.device == index && it.context == context;
+    let answer = if ended {
+        with_memory(session, gone, call)
+    } else {
+        call()
+    };
+    if answer != CUDA_SUCCESS {
         return answer;
     }
-    let context = primary.context;
-    refund_memory(session, |allocation| {
-        allocation.device == index && allocation.context == context
-    });
-    session.end_pools(index);
+    note(&mut primary);
+    if ended {
+        session.end_pools(index);
+    }
     // A reset leaves the retains in place, and with them a context that may come back by itself.
-    if primary.retains == 0 {
+    if ended && primary.retains == 0 {
         session
             .ledger
             .refund(index, std::mem::take(&mut primary.bytes));
@@ -232,28 +249,35 @@ fn primary_ends(
     answer
 }
 
-fn release(primary: &mut Primary) -> bool {
-    let retained = primary.retains;
-    primary.retains = retained.saturating_sub(1);
-    retained == 1
+fn release(dev: CUdevice, call: impl FnOnce() -> CUresult) -> CUresult {
+    primary_ends(
+        dev,
+        call,
+        |primary| primary.retains == 1,
+        |primary| primary.retains = primary.retains.saturating_sub(1),
+    )
+}
+
+fn reset(dev: CUdevice, call: impl FnOnce() -> CUresult) -> CUresult {
+    primary_ends(dev, call, |_| true, |_| {})
 }
 
 /// `cuDevicePrimaryCtxRelease`, the form before CUDA 11.
 pub fn primary_release_v1(dev: CUdevice) -> CUresult {
-    primary_ends(dev, || real::cuDevicePrimaryCtxRelease(dev), release)
+    release(dev, || real::cuDevicePrimaryCtxRelease(dev))
 }
 
 /// `cuDevicePrimaryCtxRelease_v2`.
 pub fn primary_release(dev: CUdevice) -> CUresult {
-    primary_ends(dev, || real::cuDevicePrimaryCtxRelease_v2(dev), release)
+    release(dev, || real::cuDevicePrimaryCtxRelease_v2(dev))
 }
 
 /// `cuDevicePrimaryCtxReset`, the form before CUDA 11.
 pub fn primary_reset_v1(dev: CUdevice) -> CUresult {
-    primary_ends(dev, || real::cuDevicePrimaryCtxReset(dev), |_| true)
+    reset(dev, || real::cuDevicePrimaryCtxReset(dev))
 }
 
 /// `cuDevicePrimaryCtxReset_v2`.
 pub fn primary_reset(dev: CUdevice) -> CUresult {
-    primary_ends(dev, || real::cuDevicePrimaryCtxReset_v2(dev), |_| true)
+    reset(dev, || real::cuDevicePrimaryCtxReset_v2(dev))
 }

@@ -6,13 +6,11 @@
 use std::ffi::c_uint;
 
 use vgpu_cuda_sys::Out;
-use vgpu_cuda_sys::cuda::{
-    CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdeviceptr, CUdeviceptr_v1, CUresult, CUstream,
-};
+use vgpu_cuda_sys::cuda::{CUDA_SUCCESS, CUdeviceptr, CUdeviceptr_v1, CUresult, CUstream};
 use vgpu_policy::Decision;
 use vgpu_policy::memory::pitched;
 
-use super::charge::{Reservation, reserve, status};
+use super::charge::{Reservation, reserve, status, uncharged};
 use crate::device::Place;
 use crate::live::UNKNOWN_POOL;
 use crate::real::cuda as real;
@@ -31,7 +29,7 @@ fn charged<T: Copy + Into<u64>>(
     let reservation = match reserve(bytes as u64, result, place) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
-        Decision::Bypass(_) => return uncharged(result, call()),
+        Decision::Bypass(_) => return uncharged(result, call(), free_given),
     };
     let status = call();
     if status == CUDA_SUCCESS
@@ -42,16 +40,8 @@ fn charged<T: Copy + Into<u64>>(
     status
 }
 
-/// A call that the driver was expected to refuse. If it did not, nothing stays allocated: memory
-/// without a charge is the one thing that must not be handed out.
-fn uncharged<T: Copy + Into<u64>>(result: Out<T>, status: CUresult) -> CUresult {
-    match result.read() {
-        Some(address) if status == CUDA_SUCCESS => {
-            real::cuMemFree_v2(address.into());
-            CUDA_ERROR_OUT_OF_MEMORY
-        }
-        Some(_) | None => status,
-    }
+fn free_given<T: Into<u64>>(address: T) -> CUresult {
+    real::cuMemFree_v2(address.into())
 }
 
 /// `cuMemAlloc`, the 32-bit form of CUDA 2.
@@ -84,7 +74,7 @@ fn charged_pitch<T: Copy + Into<u64>, S: Copy>(
     let reservation = match reserve(least, result, Session::place) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
-        Decision::Bypass(_) => return uncharged(result, call()),
+        Decision::Bypass(_) => return uncharged(result, call(), free_given),
     };
     let status = call();
     if status != CUDA_SUCCESS {

@@ -5,7 +5,7 @@ use vgpu_cuda_sys::Out;
 use vgpu_cuda_sys::cuda::{CUDA_SUCCESS, CUdevice, CUdeviceptr, CUmemoryPool, CUresult, CUstream};
 use vgpu_policy::{Bypass, Decision, Deny};
 
-use super::charge::{Reservation, reserve, status};
+use super::charge::{Reservation, reserve, status, uncharged};
 use crate::live::{Allocation, UNKNOWN_POOL};
 use crate::pools::{self, Account};
 use crate::real::cuda as real;
@@ -44,27 +44,22 @@ impl Request {
             decision @ (Decision::Allow(_) | Decision::Deny(_) | Decision::Bypass(_)) => decision,
         };
         let reservation = match decision {
-            Decision::Allow(reservation) => Some(reservation),
+            Decision::Allow(reservation) => reservation,
             Decision::Deny(deny) => return status(deny),
-            Decision::Bypass(_) => None,
+            Decision::Bypass(_) => {
+                return uncharged(result, call(), |given| free(given, stream));
+            }
         };
         let answer = call();
         let Some(address) = result.read().filter(|_| answer == CUDA_SUCCESS) else {
             return answer;
         };
-        let kept = match (reservation, session::current()) {
-            (Some(reservation), Ok(session)) => {
-                let pool = pool_of(pool, reservation.ordinal());
-                keep(session, reservation, address, bytes as u64, pool)
-            }
-            // The driver was expected to refuse: see `memory::uncharged`.
-            (None, _) | (_, Err(_)) => Err(Deny::OverQuota),
-        };
-        if let Err(deny) = kept {
-            free(address, stream);
-            return status(deny);
+        let pool = pool_of(pool, reservation.ordinal());
+        let free = || free(address, stream);
+        match keep(reservation, (address, bytes as u64), pool, free) {
+            Ok(()) => answer,
+            Err(deny) => status(deny),
         }
-        answer
     }
 }
 
@@ -90,16 +85,15 @@ fn pool_of(pool: CUmemoryPool, ordinal: CUdevice) -> Option<usize> {
     (answer == CUDA_SUCCESS).then(|| current.addr())
 }
 
-/// Settles the pool's account, and notes the allocation. Without a pool that can be asked, the request
-/// itself stays charged.
+/// Settles the pool's account, and notes the allocation, or frees it where the pool took more than the quota
+/// allows. Without a pool that can be asked, the request itself stays charged.
 fn keep(
-    session: &Session,
     mut reservation: Reservation,
-    address: u64,
-    requested: u64,
+    (address, requested): (u64, u64),
     pool: Option<usize>,
+    free: impl FnOnce() -> CUresult,
 ) -> Result<(), Deny> {
-    let device = reservation.device();
+    let (session, device) = (reservation.session(), reservation.device());
     let mut accounts = session.pools.accounts();
     let known = pool.and_then(|pool| pools::reserved(pool).map(|reserved| (pool, reserved)));
     let Some((pool, reserved)) = known else {
@@ -114,13 +108,18 @@ fn keep(
         reservation.keep_for(address, UNKNOWN_POOL);
         return Ok(());
     }
-    let settled = reservation.settle(reserved.saturating_sub(account.charged));
+    if let Err(deny) = reservation.settle(reserved.saturating_sub(account.charged)) {
+        // The chunk that the pool took for it goes back as well: nobody is charged for it.
+        free();
+        drop(reservation);
+        account.trim(session, pool, account.charged);
+        return Err(deny);
+    }
     let surplus = account.charged.saturating_sub(reserved);
     session.ledger.refund(device, surplus);
     account.charged = account.charged.saturating_sub(surplus);
     let context = reservation.context();
     account.charged = account.charged.saturating_add(reservation.keep());
-    settled?;
     session.note_pooled(
         address,
         Allocation {

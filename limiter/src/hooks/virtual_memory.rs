@@ -10,7 +10,7 @@ use vgpu_cuda_sys::cuda::{
 use vgpu_cuda_sys::{In, Out};
 use vgpu_policy::Decision;
 
-use super::charge::{reserve, status};
+use super::charge::{reserve, status, uncharged};
 use crate::driver;
 use crate::physical::Books;
 use crate::real::cuda as real;
@@ -34,7 +34,7 @@ pub fn create(
     }) {
         Decision::Allow(reservation) => reservation,
         Decision::Deny(deny) => return status(deny),
-        Decision::Bypass(_) => return uncharged(handle, call()),
+        Decision::Bypass(_) => return uncharged(handle, call(), real::cuMemRelease),
     };
     let Ok(session) = session::current() else {
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -48,17 +48,6 @@ pub fn create(
         books.created(handle, device, reservation.keep());
     }
     answer
-}
-
-/// See `memory::uncharged`.
-fn uncharged(handle: Out<CUmemGenericAllocationHandle>, answer: CUresult) -> CUresult {
-    match handle.read() {
-        Some(handle) if answer == CUDA_SUCCESS => {
-            real::cuMemRelease(handle);
-            CUDA_ERROR_OUT_OF_MEMORY
-        }
-        Some(_) | None => answer,
-    }
 }
 
 /// Makes the driver's call with the books in hand, and brings them up to date when it succeeds.

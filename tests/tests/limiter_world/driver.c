@@ -68,15 +68,19 @@ R cuCtxCreate(void **c, unsigned f, int d) { return context(c, d); }
 R cuCtxCreate_v2(void **c, unsigned f, int d) { return context(c, d); }
 R cuCtxCreate_v3(void **c, void *a, int n, unsigned f, int d) { return context(c, d); }
 R cuCtxCreate_v4(void **c, void *a, unsigned f, int d) { return context(c, d); }
-R cuCtxDestroy(void *c) { return answer(); }
-R cuCtxDestroy_v2(void *c) { return answer(); }
+/* What happens once, right after a context's end and before its owner hears of it. */
+static void (*then)(void);
+void script_then(void (*f)(void)) { then = f; }
+static R end(void) { R s = answer(); void (*f)(void) = then; then = NULL; if (f) f(); return s; }
+R cuCtxDestroy(void *c) { return end(); }
+R cuCtxDestroy_v2(void *c) { return end(); }
 R cuCtxAttach(void **c, unsigned f) { R s = answer(); if (!s) cuCtxGetCurrent(c); return s; }
-R cuCtxDetach(void *c) { return answer(); }
+R cuCtxDetach(void *c) { return end(); }
 R cuDevicePrimaryCtxRetain(void **c, int d) { int was = current; R s = context(c, d); current = was; return s; }
 R cuDevicePrimaryCtxRelease(int d) { return answer(); }
 R cuDevicePrimaryCtxRelease_v2(int d) { return answer(); }
 R cuDevicePrimaryCtxReset(int d) { return answer(); }
-R cuDevicePrimaryCtxReset_v2(int d) { R s = answer(); if (!s) reserved = in_use = 0; return s; }
+R cuDevicePrimaryCtxReset_v2(int d) { R s = end(); if (!s) reserved = in_use = 0; return s; }
 /* Physical memory: handles are addresses; mapping and unmapping always succeed. The location follows two ints. */
 R cuMemCreate(P *h, size_t n, int *prop, unsigned long long f) { if (!prop) return 1; return alloc(h, n); }
 R cuMemRelease(P h) { return answer(); }
