@@ -15,11 +15,11 @@ use crate::admission;
 use crate::create_container;
 use crate::error::{HookError, line};
 use crate::grant::{DeviceKey, Grant, GrantedDevice, Here, VERSION, key};
-use crate::namespace;
+use crate::namespace::{self, Owner};
 use crate::process;
 use crate::region;
 use crate::state::{Container, State};
-use crate::store::{Locked, Plan, Store, Swept};
+use crate::store::{Locked, Plan, Store, StoreError, Swept};
 
 /// Runs the stage; the answer is warnings, each a line.
 ///
@@ -42,11 +42,28 @@ pub fn run(args: &HookArgs, state: &State) -> Result<Vec<String>, HookError> {
         // What the sweep could not remove is this container's own, of an earlier start: it must not be used again.
         lock.release(&grant.key)?;
     }
-    let more = grant_device(args, &mut grant, &held, &container, &store, &lock)
+    let (plan, owner) = grant_device(args, &mut grant, &held, &container, &store, &lock)
         .map_err(|error| take_back(&lock, &grant.key, error))?;
+    // What follows reads the image, and a tenant's image must not keep the others of the node waiting.
+    drop(lock);
+    let more = match owner {
+        None => Vec::new(),
+        Some(owner) => {
+            let region = store.region(&grant.key);
+            let work = || create_container::prepare(&plan, args, &region, Some(owner));
+            let done = namespace::within(grant.pid, work).map_err(HookError::from);
+            let done = done.and_then(|done| done);
+            done.map_err(|error| match store.lock() {
+                Ok(lock) => take_back(&lock, &grant.key, error),
+                Err(busy) => leftover(error, &busy),
+            })?
+        }
+    };
     Ok([warnings, more].concat())
 }
 
+/// What is done under the lock, all of it quick; the answer is the plan, and the owner for whom create-container's
+/// work remains to be done.
 fn grant_device(
     args: &HookArgs,
     grant: &mut Grant,
@@ -54,7 +71,7 @@ fn grant_device(
     container: &Container,
     store: &Store,
     lock: &Locked<'_>,
-) -> Result<Vec<String>, HookError> {
+) -> Result<(Plan, Option<Owner>), HookError> {
     admission::admit(args, held, &grant.key)?;
     grant
         .devices
@@ -74,24 +91,22 @@ fn grant_device(
         devices: grant.devices.keys().cloned().collect(),
         prepared: owner.is_some(),
     };
-    let warnings = match owner {
-        None => Vec::new(),
-        Some(owner) => namespace::within(grant.pid, || {
-            create_container::prepare(&plan, args, &region, Some(owner))
-        })??,
-    };
     lock.save(grant, &plan)?;
-    Ok(warnings)
+    Ok((plan, owner))
 }
 
 /// Removes region and grant after `error`, and says so when that fails too.
 fn take_back(lock: &Locked<'_>, key: &str, error: HookError) -> HookError {
     match lock.release(key) {
         Ok(()) => error,
-        Err(leftover) => HookError::Leftover {
-            error: Box::new(error),
-            leftover: line(&leftover),
-        },
+        Err(why) => leftover(error, &why),
+    }
+}
+
+fn leftover(error: HookError, why: &StoreError) -> HookError {
+    HookError::Leftover {
+        error: Box::new(error),
+        leftover: line(why),
     }
 }
 

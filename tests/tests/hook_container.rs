@@ -344,6 +344,53 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_takes_long_to_read_keeps_nobody_waiting() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        let slow = world.container_in(&["-Ur", "-m"], |root| {
+            debian(root);
+            fs::create_dir_all(root.join("d")).unwrap();
+            for file in 0..2000 {
+                fs::write(root.join(format!("d/{file}")), "").unwrap();
+            }
+            let text = "include /d/*.none\n".repeat(1000);
+            fs::write(root.join("etc/ld.so.conf"), text).unwrap();
+        });
+        let args = world.args("gpu0-quarter", GPU0, GIB);
+        let quick = world.container(|_| ());
+        let signal = |pid: u32, name: &str| {
+            let mut kill = std::process::Command::new("kill");
+            assert!(
+                kill.args([name, &pid.to_string()])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        };
+        let mut hook = std::process::Command::new(vgpu_tests::built::file("bin/vgpu-hook"))
+            .args(&args.to_args(Stage::CreateRuntime)[1..])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let state = slow.state(Stage::CreateRuntime);
+        std::io::Write::write_all(&mut hook.stdin.take().unwrap(), state.as_bytes()).unwrap();
+        vgpu_tests::wait_until("the grant", 10, || {
+            world.grants().iter().any(|name| !name.starts_with('.'))
+        });
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        signal(hook.id(), "-STOP");
+        let placed = slow.inside("usr/lib/vgpu/libcuda.so.1").exists();
+        let other = quick.hook(Stage::CreateRuntime, &args);
+        signal(hook.id(), "-CONT");
+        assert!(hook.wait().unwrap().success());
+        assert!(!placed, "granted before the image is read");
+        other.good();
+        assert_eq!(slow.read("usr/lib/vgpu/libcuda.so.1"), "limiter cuda");
+    }
+
+    #[test]
     fn a_root_that_is_read_only_already_stays_so() {
         if skip() {
             return;
