@@ -128,6 +128,37 @@ say(taken=taken, end=info()[0] - begin)
     );
 }
 
+#[test]
+fn what_a_killed_process_held_is_shown_as_free_to_a_survivor() {
+    let world = world();
+    let said = world.run(
+        r#"
+nvml, device, memory = ctypes.CDLL("libnvidia-ml.so.1"), c_void_p(), (c_ulonglong * 3)()
+check(nvml.nvmlInit_v2())
+check(nvml.nvmlDeviceGetHandleByIndex_v2(0, byref(device)))
+def used():
+    free, total = info()
+    check(nvml.nvmlDeviceGetMemoryInfo(device, memory))
+    return [(total - free) // MIB, memory[2] // MIB]
+read_end, write_end = os.pipe()
+child = os.fork()
+if child == 0:
+    start(1); check(alloc(32 * MIB)[0])
+    os.write(write_end, b"1")
+    signal.pause()
+os.read(read_end, 1)
+start(1)
+both = used()
+os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+time.sleep(0.05)
+say(both=both, alone=used())
+"#,
+    );
+    let own = FOOTPRINT >> 20;
+    let both = 2 * own + 32;
+    assert_eq!(said, json!({"both": [both, both], "alone": [own, own]}));
+}
+
 /// What a pool took from the driver for an allocation that does not fit is nobody's charge, so it goes back.
 #[test]
 fn a_refused_pool_keeps_nothing() {

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
+use std::time::Instant;
 
 use crate::error::RegionError;
 use crate::file;
@@ -21,7 +22,7 @@ use crate::map::{Access, Mapping};
 use crate::private::Private;
 use crate::slot::Token;
 use crate::step::{Cell, Cells, Change, Operation, Outcome};
-use crate::word::{Held, Total, apply, bytes, units_down, units_up};
+use crate::word::{Held, Intent, Total, apply, bytes, next, units_down, units_up};
 
 /// A charge that would have exceeded the quota. Nothing was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,9 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// How long what [`Ledger::used_by_the_living`] found out about siblings holds. **Units:** milliseconds.
+const LOOK_AGAIN: u64 = 10;
+
 /// This process's account in a region.
 #[derive(Debug)]
 pub struct Ledger {
@@ -57,6 +61,9 @@ pub struct Ledger {
     slot: u16,
     identity: Identity,
     private: Private,
+    attached: Instant,
+    /// When siblings were looked at last, by device: milliseconds after the attach, and [`LOOK_AGAIN`].
+    looked: [AtomicU64; MAX_DEVICES],
 }
 
 impl Ledger {
@@ -81,6 +88,8 @@ impl Ledger {
             slot,
             identity: Identity::own(),
             private,
+            attached: Instant::now(),
+            looked: [const { AtomicU64::new(0) }; MAX_DEVICES],
         };
         ledger.take_over();
         ledger.reclaim();
@@ -178,6 +187,28 @@ impl Ledger {
         total(&self.usage, device).max(bytes(private))
     }
 
+    /// As [`Self::used`], without what dead siblings held, which is given back. Makes no system call while this
+    /// process alone holds memory, and otherwise looks at the others every few milliseconds at most.
+    /// **Units:** bytes.
+    pub fn used_by_the_living(&self, device: usize) -> u64 {
+        if total(&self.usage, device) > self.used_here(device) && self.is_time_to_look(device) {
+            self.reclaim_device(device);
+        }
+        self.used(device)
+    }
+
+    fn is_time_to_look(&self, device: usize) -> bool {
+        let passed = u64::try_from(self.attached.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = passed.saturating_add(LOOK_AGAIN);
+        self.looked.get(device).is_some_and(|looked| {
+            let due = now.saturating_sub(looked.load(Relaxed)) >= LOOK_AGAIN;
+            if due {
+                looked.store(now, Relaxed);
+            }
+            due
+        })
+    }
+
     /// What this process holds of a device, by its own account. **Units:** bytes.
     pub fn used_here(&self, device: usize) -> u64 {
         bytes(
@@ -251,20 +282,8 @@ impl Ledger {
     }
 
     fn is_dead(&self, slot: u16) -> bool {
-        if !self.token.is_claimed(slot) {
-            return true;
-        }
-        let Some(page) = self.usage.slots.get(usize::from(slot)) else {
-            return false;
-        };
-        let generation = page.generation.load(Acquire);
-        if generation != 0 && generation <= self.limits.dead_generation(slot) {
-            return true;
-        }
-        let gone = identity(page).is_gone(&self.identity);
-        // The identity belongs to one process only if nobody took the slot over meanwhile.
-        fence(Acquire);
-        gone && page.generation.load(Relaxed) == generation
+        let page = self.usage.slots.get(usize::from(slot));
+        page.is_some_and(|page| is_dead((slot, page), &self.token, &self.limits, &self.identity))
     }
 
     fn run(&self, device: usize, slot: u16, change: Change) -> Outcome {
@@ -313,9 +332,20 @@ impl Observer {
         &self.limits
     }
 
-    /// What all processes of the container hold of a device. **Units:** bytes.
+    /// What the live processes of the container hold of a device: what dead ones held is not taken back by
+    /// somebody who only looks, but left out. **Units:** bytes.
     pub fn used(&self, device: usize) -> u64 {
-        total(&self.usage, device)
+        let cells = SharedCells {
+            page: &self.usage,
+            device,
+        };
+        let total = Total::unpack(cells.load(Cell::Total));
+        let dead = (0_u16..).zip(&self.usage.slots).filter_map(|slot| {
+            let units = settled(&cells, total, slot.0);
+            let dead = units > 0 && is_dead(slot, &self.token, &self.limits, &self.own);
+            dead.then_some(units)
+        });
+        bytes(dead.fold(total.units, u64::saturating_sub))
     }
 
     /// The live processes that hold memory of a device, as (pid, bytes), in the order of their
@@ -341,10 +371,7 @@ impl Observer {
         let used = bytes(Held::unpack(slot.devices.get(device)?.held.load(Relaxed)).units);
         let who = identity(slot);
         let visible = used > 0 && who.pid_namespace == self.own.pid_namespace;
-        let live = visible
-            && self.token.is_claimed(number)
-            && !who.is_gone(&self.own)
-            && slot.generation.load(Relaxed) > self.limits.dead_generation(number);
+        let live = visible && !is_dead((number, slot), &self.token, &self.limits, &self.own);
         live.then_some(used)
     }
 
@@ -381,6 +408,36 @@ fn claim_slot(token: &Token, path: &Path) -> Result<u16, RegionError> {
         }
     }
     Err(RegionError::NoSlot { slots: MAX_SLOTS })
+}
+
+/// Whether the process that a slot names is certainly gone.
+fn is_dead(
+    (number, slot): (u16, &UsageSlot),
+    token: &Token,
+    limits: &LimitsReader,
+    own: &Identity,
+) -> bool {
+    if !token.is_claimed(number) {
+        return true;
+    }
+    let generation = slot.generation.load(Acquire);
+    if generation != 0 && generation <= limits.dead_generation(number) {
+        return true;
+    }
+    let gone = identity(slot).is_gone(own);
+    // The identity belongs to one process only if nobody took the slot over meanwhile.
+    fence(Acquire);
+    gone && slot.generation.load(Relaxed) == generation
+}
+
+/// What a slot holds once the operation that wrote this total is finished, in units.
+fn settled(cells: &SharedCells<'_>, total: Total, slot: u16) -> u64 {
+    let held = Held::unpack(cells.load(Cell::Held(slot)));
+    let intent = Intent::unpack(cells.load(Cell::Intent(slot)));
+    let pending = total.slot == slot
+        && next(held.sequence) == total.sequence
+        && intent.sequence == total.sequence;
+    apply(held.units, if pending { intent.delta } else { 0 })
 }
 
 fn identity(slot: &UsageSlot) -> Identity {

@@ -19,7 +19,7 @@ impl Session {
             .unwrap_or_default();
         MemorySnapshot {
             limit: granted.limit,
-            charged: device.map_or(0, |index| self.ledger.used(index)),
+            charged: device.map_or(0, |index| self.ledger.used_by_the_living(index)),
             untracked: granted.untracked,
             real_total,
             real_free,

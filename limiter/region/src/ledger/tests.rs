@@ -169,6 +169,47 @@ fn a_killed_process_gives_back_before_a_sibling_is_refused() {
 }
 
 #[test]
+fn a_survivor_sees_what_the_dead_held_as_free() {
+    let region = Region::new(&[10]);
+    let ledger = region.attach();
+    let observer = Observer::open(&region.path()).unwrap();
+    ledger.charge(0, UNIT).unwrap();
+    let dir = region.path();
+    let child = in_child(|| {
+        let own = Ledger::attach(&dir).unwrap();
+        own.charge(0, 6 * UNIT).unwrap();
+        // SAFETY: waits to be killed.
+        unsafe { libc::pause() }
+    });
+    while ledger.used(0) < 7 * UNIT {
+        std::thread::yield_now();
+    }
+    assert_eq!(ledger.used_by_the_living(0), 7 * UNIT);
+    assert_eq!(observer.used(0), 7 * UNIT);
+    kill(child);
+    assert_eq!(observer.used(0), UNIT);
+    std::thread::sleep(std::time::Duration::from_millis(2 * LOOK_AGAIN));
+    assert_eq!(ledger.used_by_the_living(0), UNIT);
+    assert_eq!((ledger.used(0), observer.used(0)), (UNIT, UNIT));
+}
+
+/// A process that is killed between the total and its own word: who only looks counts as if it were finished.
+#[test]
+fn an_observer_finishes_in_thought_what_a_dead_process_left() {
+    let region = Region::new(&[10]);
+    let dead = region.attach();
+    let observer = Observer::open(&region.path()).unwrap();
+    dead.charge(0, 3 * UNIT).unwrap();
+    let cells = dead.cells(0).unwrap();
+    let before = cells.load(Cell::Held(dead.slot()));
+    dead.charge(0, 4 * UNIT).unwrap();
+    cells.store(Cell::Held(dead.slot()), before);
+    assert_eq!(observer.used(0), 7 * UNIT);
+    drop(dead);
+    assert_eq!(observer.used(0), 0);
+}
+
+#[test]
 fn a_new_process_takes_a_dead_ones_slot_empty() {
     let region = Region::new(&[10]);
     let dir = region.path();
