@@ -143,11 +143,13 @@ impl Limiter {
 
     fn bind(
         &self,
+        rootfs: &Rootfs,
         library: Library,
         node: &Node,
         to: &Path,
         undo: &mut Undo,
     ) -> Result<(), HookError> {
+        rootfs.check_target(node.fd.as_fd(), to)?;
         for (_, path, _) in self.files.iter().filter(|(l, _, _)| *l == library) {
             mounts::bind(path, node.fd.as_fd(), to, READ_ONLY, undo)?;
         }
@@ -164,7 +166,7 @@ fn place_limiter(rootfs: &Rootfs, limiter: &Limiter, undo: &mut Undo) -> Result<
             Some(node) => node,
             None => make_file(rootfs, &path, undo)?,
         };
-        limiter.bind(library, &node, &path, undo)?;
+        limiter.bind(rootfs, library, &node, &path, undo)?;
     }
     Ok(())
 }
@@ -201,6 +203,7 @@ fn place_region(rootfs: &Rootfs, region: &Path, undo: &mut Undo) -> Result<(), H
         return Ok(());
     }
     let target = rootfs.make_folders(to, undo)?;
+    rootfs.check_target(target.as_fd(), to)?;
     let flags = DATA | READ_ONLY;
     mounts::bind(region, target.as_fd(), to, flags, undo)?;
     let usage = to.join(REGION_USAGE);
@@ -250,7 +253,7 @@ fn cover(
                 }
                 .into());
             }
-            limiter.bind(library, &node, &path, undo)?;
+            limiter.bind(rootfs, library, &node, &path, undo)?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! targets are descriptors that [`crate::rootfs`] resolved. A bind mount takes no flags of its own, so the flags come
 //! with a second call on the new mount; nothing runs in the container yet.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, StatVfsMountFlags};
@@ -85,6 +85,43 @@ pub fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::move_mount(tree, "", target, "", flags)
 }
 
+/// The kernel's number of the mount that a descriptor lies on. From `fdinfo`, because `statx` tells it only since
+/// Linux 5.8. Source: proc_pid_fdinfo(5).
+///
+/// # Errors
+/// What the system said; `ENODATA` where it says nothing.
+pub fn id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let text = read_proc(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let number = |line: &str| line.strip_prefix("mnt_id:")?.trim().parse().ok();
+    text.lines().find_map(number).ok_or(Errno::NODATA)
+}
+
+/// Whether mounts on the mount of this number travel to its peers.
+///
+/// # Errors
+/// What the system said; `ENODATA` where it does not know the mount.
+pub fn is_shared(mount: u64) -> Result<bool, Errno> {
+    // The thread's, which may have entered another mount namespace than its process.
+    let table = read_proc("/proc/thread-self/mountinfo")?;
+    shared_in(&table, mount).ok_or(Errno::NODATA)
+}
+
+/// Source: proc_pid_mountinfo(5): six fields, then optional ones up to a hyphen.
+fn shared_in(table: &str, mount: u64) -> Option<bool> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let own: u64 = fields.next()?.parse().ok()?;
+        let mut optional = fields.skip(5).take_while(|field| *field != "-");
+        (own == mount).then(|| optional.any(|field| field.starts_with("shared:")))
+    })
+}
+
+fn read_proc(path: &str) -> Result<String, Errno> {
+    let text = std::fs::read(path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    // A mount point may be of any bytes; those fields are not looked at.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Makes a read-only mount writable; answers whether it was read-only. A read-only file system stays one.
 ///
 /// # Errors
@@ -133,4 +170,28 @@ fn current(root: BorrowedFd<'_>) -> Result<MountFlags, Errno> {
     ];
     let set = known.into_iter().filter(|(seen, _)| have.contains(*seen));
     Ok(set.fold(MountFlags::empty(), |all, (_, flag)| all | flag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_what_is_shared() {
+        let table = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
+                     37 35 98:0 / /a\\040b rw master:1 shared:7 - ext3 /dev/root rw\n\
+                     38 35 98:0 / /c rw - tmpfs shared:9 rw\n";
+        let shared = [36, 37, 38, 3].map(|mount| shared_in(table, mount));
+        assert_eq!(shared, [Some(false), Some(true), Some(false), None]);
+    }
+
+    #[test]
+    fn the_system_knows_the_mount_of_a_descriptor() {
+        let root = std::fs::File::open("/").unwrap();
+        let proc = std::fs::File::open("/proc/self/stat").unwrap();
+        let (root, proc) = (id(root.as_fd()).unwrap(), id(proc.as_fd()).unwrap());
+        assert_ne!(root, proc);
+        is_shared(root).unwrap();
+        assert_eq!(is_shared(u64::MAX), Err(Errno::NODATA));
+    }
 }

@@ -67,6 +67,15 @@ pub enum RootfsError {
         /// What is counted.
         unit: &'static str,
     },
+    /// A mount on this volume would be seen on the host.
+    #[error(
+        "{} in the container lies on a volume with shared mount propagation, where a mount would reach the host; mount the volume private or slave",
+        path.display()
+    )]
+    Shared {
+        /// The path in the container.
+        path: PathBuf,
+    },
     /// Something would have to be made on a volume.
     #[error("{} in the container lies on a volume, where nothing may be created", path.display())]
     Foreign {
@@ -209,6 +218,26 @@ impl Rootfs {
             }
         }
         Err(Errno::AGAIN)
+    }
+
+    /// Says whether a mount on `target` stays with this container. One on a shared volume would travel to every peer of
+    /// that, the host's folder included. The root's own mount may be shared as well, when a volume is: what the engine
+    /// mounts in there travels then too, and no further than to the host's view of this root.
+    ///
+    /// # Errors
+    /// [`RootfsError::Shared`]; [`RootfsError::Path`] ← it cannot be told.
+    pub fn check_target(&self, target: BorrowedFd<'_>, path: &Path) -> Result<(), RootfsError> {
+        let fail = |source| failed("look at the mount of", path, source);
+        let mount = mounts::id(target).map_err(fail)?;
+        if mount == mounts::id(self.root.as_fd()).map_err(fail)? {
+            return Ok(());
+        }
+        match mounts::is_shared(mount).map_err(fail)? {
+            false => Ok(()),
+            true => Err(RootfsError::Shared {
+                path: path.to_owned(),
+            }),
+        }
     }
 
     /// Reads a whole regular file of at most `limit` bytes; nothing there is `None`.

@@ -241,6 +241,51 @@ mod tests {
         );
     }
 
+    /// What is mounted on one peer of a shared mount appears on all.
+    #[test]
+    fn a_shared_volume_takes_nothing_to_the_host() {
+        if skip() {
+            return;
+        }
+        let world = World::new();
+        for place in ["usr/lib64", "usr/lib/vgpu/region"] {
+            let container = world.container(|root| folders(root, &[place]));
+            let inside = |args: &[&std::ffi::OsStr]| {
+                let mut command = Command::new("nsenter");
+                command.args(["-t", &container.init.id().to_string(), "-m", "mount"]);
+                assert!(command.args(args).status().unwrap().success());
+            };
+            let host = world.host.join("usr/lib");
+            let volume = container.rootfs.join(place);
+            let [bind, shared] = ["--bind", "--make-shared"].map(AsRef::as_ref);
+            inside(&[bind, host.as_ref(), host.as_ref()]);
+            inside(&[shared, host.as_ref()]);
+            inside(&[bind, host.as_ref(), volume.as_ref()]);
+            let table = || {
+                let path = format!("/proc/{}/mountinfo", container.init.id());
+                let table = fs::read_to_string(path).unwrap();
+                let below = |p: &&str| Path::new(p).starts_with(&world.host);
+                let points = table.lines().filter_map(|l| l.split(' ').nth(4));
+                points.filter(below).count()
+            };
+            let before = (table(), snapshot(&world.host), container.mounts());
+            let error = container
+                .start(&[world.args("gpu0-quarter", GPU0, GIB)])
+                .unwrap_err();
+            let line = one_line(&error);
+            assert!(line.contains("with shared mount propagation"), "{line}");
+            assert_eq!((table(), snapshot(&world.host), container.mounts()), before);
+            // A volume that only receives is one like any other.
+            inside(&["--make-slave".as_ref(), volume.as_ref()]);
+            container
+                .start(&[world.args("gpu0-quarter", GPU0, GIB)])
+                .unwrap();
+            assert_eq!((table(), snapshot(&world.host)), (before.0, before.1));
+            let covered = container.mounts().len() > before.2.len();
+            assert!(covered, "{:?}", container.mounts());
+        }
+    }
+
     #[test]
     fn every_broken_state_is_one_line() {
         if skip() {
