@@ -86,7 +86,7 @@ pub fn attach(tree: &OwnedFd, target: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// The kernel's number of the mount that a descriptor lies on. From `fdinfo`, because `statx` tells it only since
-/// Linux 5.8. Source: proc_pid_fdinfo(5).
+/// Linux 5.8. Source: `proc_pid_fdinfo(5)`.
 ///
 /// # Errors
 /// What the system said; `ENODATA` where it says nothing.
@@ -106,7 +106,7 @@ pub fn is_shared(mount: u64) -> Result<bool, Errno> {
     shared_in(&table, mount).ok_or(Errno::NODATA)
 }
 
-/// Source: proc_pid_mountinfo(5): six fields, then optional ones up to a hyphen.
+/// Source: `proc_pid_mountinfo(5)`: six fields, then optional ones up to a hyphen.
 fn shared_in(table: &str, mount: u64) -> Option<bool> {
     table.lines().find_map(|line| {
         let mut fields = line.split(' ');
