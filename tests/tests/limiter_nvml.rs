@@ -19,7 +19,7 @@ use limiter_world::{FOOTPRINT, QUOTA, World};
 use serde_json::{Value, json};
 use sim_gpu::client::{Kind, Node as Client};
 use tempfile::TempDir;
-use vgpu_region::{DeviceLimits, LimitsWriter};
+use vgpu_region::{DeviceLimits, Limits, LimitsWriter};
 use vgpu_tests::{Outcome, built};
 
 const CLIENT: &str = include_str!("limiter_world/client.py");
@@ -519,17 +519,30 @@ say(own=os.getpid(), list=processes(device, 'nvmlDeviceGetComputeRunningProcesse
         eprintln!("SKIPPED: no pid namespace: {}", probe.stderr);
         return;
     }
-    let said: Value = serde_json::from_str(inside(alone).good().trim()).unwrap();
-    let bytes = FOOTPRINT + (16 << 20);
+    let answer = || serde_json::from_str::<Value>(inside(alone).good().trim()).unwrap();
+    // Alone, and charged what the driver says that it takes.
+    let writer = LimitsWriter::open(&world.region()).unwrap();
+    let exact = |footprint, quota| {
+        let change = |limits: &mut Limits| {
+            limits.devices[0].context_footprint = footprint;
+            limits.devices[0].vram_limit = quota;
+        };
+        writer.edit(change).unwrap();
+    };
+    exact(DRIVER_FOOTPRINT, 1 << 30);
+    let bytes = DRIVER_FOOTPRINT + (16 << 20);
     let expected = json!({
         "own": 1, "list": [0, 1, [[1, bytes]]], "used": [0, 1, [[1, 100]]], "rates": [0, 100],
         "pids": [0, [1], [0, 0]], "name": 0,
     });
-    assert_eq!(said, expected);
-    // With a neighbour nobody can tell which of the host's pids is ours.
+    assert_eq!(answer(), expected);
+    // Another footprint, or a neighbour: nobody can tell which of the host's pids is ours.
+    exact(FOOTPRINT, QUOTA);
+    assert_eq!(answer()["used"][0], json!(NOT_SUPPORTED));
+    let bytes = FOOTPRINT + (16 << 20);
     let neighbour = tenant(&world);
     neighbour.context_add(1).unwrap();
-    let said: Value = serde_json::from_str(inside(alone).good().trim()).unwrap();
+    let said = answer();
     assert_eq!(said["list"], json!([0, 1, [[1, bytes]]]));
     assert_eq!(said["rates"], json!([NOT_SUPPORTED, 0]));
     assert_eq!(said["used"][0], json!(NOT_SUPPORTED));

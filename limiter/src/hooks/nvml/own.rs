@@ -2,8 +2,8 @@
 //!
 //! The region knows the container's processes by the pids of their own pid namespace. A driver may list pids of
 //! the caller's namespace or of the host's, which it does not say. Where these are one and the same, a pid is a
-//! pid; elsewhere the two lists are compared. What cannot be told is answered `NVML_ERROR_NOT_SUPPORTED`, as on a
-//! GPU in MIG mode, and never by somebody else's numbers.
+//! pid; elsewhere the two lists are compared, pids and bytes. What cannot be told is answered
+//! `NVML_ERROR_NOT_SUPPORTED`, as on a GPU in MIG mode, rather than by what may be somebody else's numbers.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -36,12 +36,8 @@ impl Own {
         observer: &Observer,
         index: usize,
     ) -> Result<Self, nvmlReturn_t> {
-        let ours: Vec<u32> = observer
-            .processes(index)
-            .into_iter()
-            .map(|(pid, _)| pid)
-            .collect();
-        let theirs = driver_pids(device)?;
+        let ours = observer.processes(index);
+        let theirs = driver_processes(device)?;
         if in_first_namespace() {
             return Ok(common(&ours, &theirs));
         }
@@ -69,30 +65,42 @@ fn in_first_namespace() -> bool {
     std::fs::metadata("/proc/self/ns/pid").is_ok_and(|data| data.ino() == FIRST_NAMESPACE)
 }
 
+/// A process's pid and the bytes that it holds of the GPU.
+type Process = (u32, u64);
+
+fn has(list: &[Process], pid: u32) -> bool {
+    list.iter().any(|(other, _)| *other == pid)
+}
+
 /// Lists whose pids mean the same. A process that is just coming or going may be in one of them only.
-fn common(ours: &[u32], theirs: &[u32]) -> Own {
-    let both = ours.iter().filter(|pid| theirs.contains(pid));
+fn common(ours: &[Process], theirs: &[Process]) -> Own {
+    let both = ours.iter().filter(|(pid, _)| has(theirs, *pid));
     Own {
-        pairs: both.map(|pid| (*pid, *pid)).collect(),
-        alone: theirs.iter().all(|pid| ours.contains(pid)),
+        pairs: both.map(|(pid, _)| (*pid, *pid)).collect(),
+        alone: theirs.iter().all(|(pid, _)| has(ours, *pid)),
     }
 }
 
 /// Both lists in the order of their pids. Pids are handed out in the same order in every namespace, so lists of
-/// the same length that are all ours belong together in that order.
-fn matched(ours: &[u32], theirs: &[u32]) -> Option<Own> {
-    let alone = ours.len() == theirs.len();
-    if ours.iter().all(|pid| theirs.contains(pid)) {
+/// the same length belong together in that order if they are of the same processes. That they are, and not a
+/// neighbour that came while one of ours went, only the bytes can say.
+fn matched(ours: &[Process], theirs: &[Process]) -> Option<Own> {
+    if ours.iter().all(|(pid, _)| has(theirs, *pid)) {
         return Some(common(ours, theirs));
     }
-    alone.then(|| Own {
-        pairs: theirs.iter().copied().zip(ours.iter().copied()).collect(),
-        alone,
+    let bytes = |list: &[Process]| list.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>();
+    (bytes(ours) == bytes(theirs)).then(|| Own {
+        pairs: theirs
+            .iter()
+            .zip(ours)
+            .map(|((driver, _), (own, _))| (*driver, *own))
+            .collect(),
+        alone: true,
     })
 }
 
-/// All pids that the driver lists for a GPU, in order.
-fn driver_pids(device: nvmlDevice_t) -> Result<Vec<u32>, nvmlReturn_t> {
+/// All processes that the driver lists for a GPU, in the order of their pids.
+fn driver_processes(device: nvmlDevice_t) -> Result<Vec<Process>, nvmlReturn_t> {
     let blank = nvmlProcessInfo_t {
         pid: 0,
         usedGpuMemory: 0,
@@ -107,10 +115,11 @@ fn driver_pids(device: nvmlDevice_t) -> Result<Vec<u32>, nvmlReturn_t> {
     };
     // Not every GPU draws.
     let graphics = fetch(real::nvmlDeviceGetGraphicsRunningProcesses_v3).unwrap_or_default();
-    let mut pids: Vec<u32> = compute.iter().chain(&graphics).map(|one| one.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    Ok(pids)
+    let both = compute.iter().chain(&graphics);
+    let mut processes: Vec<Process> = both.map(|one| (one.pid, one.usedGpuMemory)).collect();
+    processes.sort_unstable();
+    processes.dedup_by_key(|(pid, _)| *pid);
+    Ok(processes)
 }
 
 type ListFunction = fn(nvmlDevice_t, Out<std::ffi::c_uint>, Out<nvmlProcessInfo_t>) -> nvmlReturn_t;
@@ -119,39 +128,47 @@ type ListFunction = fn(nvmlDevice_t, Out<std::ffi::c_uint>, Out<nvmlProcessInfo_
 mod tests {
     use super::*;
 
+    /// Processes of 7 bytes each.
+    fn list<const N: usize>(pids: [u32; N]) -> [Process; N] {
+        pids.map(|pid| (pid, 7))
+    }
+
     #[test]
     fn pids_of_the_same_namespace_are_themselves() {
-        let own = matched(&[5, 9], &[3, 5, 9]).unwrap();
+        let own = matched(&list([5, 9]), &[(3, 1), (5, 1), (9, 1)]).unwrap();
         assert_eq!((own.inside(5), own.inside(3)), (Some(5), None));
         assert!(!own.alone);
-        assert!(matched(&[5, 9], &[5, 9]).unwrap().alone);
+        assert!(matched(&list([5, 9]), &list([5, 9])).unwrap().alone);
     }
 
     #[test]
     fn who_comes_or_goes_spoils_nothing_on_the_host() {
-        let own = common(&[5, 9], &[3, 9]);
+        let own = common(&list([5, 9]), &list([3, 9]));
         assert_eq!((own.inside(9), own.inside(5)), (Some(9), None));
         assert!(!own.alone);
-        assert!(common(&[5, 9], &[9]).alone);
+        assert!(common(&list([5, 9]), &list([9])).alone);
     }
 
     #[test]
     fn a_container_alone_on_its_gpu_knows_its_processes_in_order() {
-        let own = matched(&[1, 40], &[8001, 8100]).unwrap();
+        let own = matched(&list([1, 40]), &list([8001, 8100])).unwrap();
         assert_eq!((own.inside(8100), own.outside(1)), (Some(40), Some(8001)));
         assert!(own.alone);
     }
 
     #[test]
     fn what_cannot_be_told_is_not_guessed() {
-        assert_eq!(matched(&[1], &[8001, 8100]), None);
-        assert_eq!(matched(&[1, 40], &[40, 8001, 8100]), None, "a chance hit");
-        assert_eq!(matched(&[1], &[]), None, "a driver that hides them");
+        let none = |ours: &[Process], theirs: &[Process]| assert_eq!(matched(ours, theirs), None);
+        none(&list([1]), &list([8001, 8100]));
+        // A chance hit, a driver that hides them, a neighbour that came while one of ours went.
+        none(&list([1, 40]), &list([40, 8001, 8100]));
+        none(&list([1]), &[]);
+        none(&[(1, 7), (40, 8)], &[(8001, 7), (9000, 9)]);
     }
 
     #[test]
     fn nobody_is_nobody() {
-        let none = matched(&[], &[8001]).unwrap();
+        let none = matched(&[], &list([8001])).unwrap();
         assert!(none.is_empty() && !none.alone);
         assert!(matched(&[], &[]).unwrap().alone);
     }
