@@ -25,8 +25,8 @@ pub(crate) struct Books {
     last: u64,
 }
 
-/// The books, to be held across the driver's call, since a handle may come back for another chunk
-/// as soon as it is released. Processes that map memory do so seldom.
+/// The books, to be held across the driver's call that releases or maps, since a handle may come back for
+/// another chunk as soon as it is released. Processes that map memory do so seldom.
 #[derive(Debug, Default)]
 pub(crate) struct Physical(Mutex<Books>);
 

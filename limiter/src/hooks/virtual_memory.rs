@@ -4,8 +4,8 @@
 use std::ffi::{c_ulonglong, c_void};
 
 use vgpu_cuda_sys::cuda::{
-    CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_OUT_OF_MEMORY, CUDA_SUCCESS, CUdeviceptr,
-    CUmemAllocationProp, CUmemGenericAllocationHandle, CUresult,
+    CU_MEM_LOCATION_TYPE_DEVICE, CUDA_SUCCESS, CUdeviceptr, CUmemAllocationProp,
+    CUmemGenericAllocationHandle, CUresult,
 };
 use vgpu_cuda_sys::{In, Out};
 use vgpu_policy::Decision;
@@ -36,15 +36,14 @@ pub fn create(
         Decision::Deny(deny) => return status(deny),
         Decision::Bypass(_) => return uncharged(handle, call(), real::cuMemRelease),
     };
-    let Ok(session) = session::current() else {
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    };
-    let mut books = session.physical.books();
+    let session = reservation.session();
     let answer = call();
     if answer == CUDA_SUCCESS
         && let Some(handle) = handle.read()
     {
+        // Whoever released this number before holds the books until that is noted.
         let device = reservation.device();
+        let mut books = session.physical.books();
         books.created(handle, device, reservation.keep());
     }
     answer
