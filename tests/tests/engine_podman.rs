@@ -311,6 +311,33 @@ fn all_is_a_slice_of_every_gpu() {
 }
 
 #[test]
+fn a_shared_volume_starts_and_one_with_the_driver_does_not() {
+    let Some(engine) = Podman::start() else {
+        return;
+    };
+    let script = "mkdir -p /tmp/shared && mount -t tmpfs none /tmp/shared && mount --make-shared /tmp/shared";
+    engine.inside(&["sh", "-c", script]).good();
+    let with = |to: &str| {
+        let volume = format!("-v=/tmp/shared:{to}:rshared");
+        let look = ["python3", "/clients/cuda_client.py", "--look"];
+        let args = [&["--rm", &volume, CLIENTS][..], &look].concat();
+        engine.run("gpu0-quarter", &args)
+    };
+    let line = parse(&with("/data").good());
+    assert_eq!(bytes(&line, "total"), engine.quota("gpu0-quarter"));
+    let copy = "echo host > /tmp/shared/libcuda.so.1";
+    engine.inside(&["sh", "-c", copy]).good();
+    let refused = with("/usr/local/nvidia/lib64").bad();
+    assert!(
+        refused.contains("shared mount propagation") && refused.contains("libcuda.so.1"),
+        "{refused}"
+    );
+    let host = engine.inside(&["cat", "/tmp/shared/libcuda.so.1"]).good();
+    assert_eq!(host, "host\n");
+    assert_nothing_left(&engine);
+}
+
+#[test]
 fn a_user_namespace_is_limited_too() {
     let Some(engine) = Podman::start() else {
         return;
