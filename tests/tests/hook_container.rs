@@ -379,7 +379,10 @@ mod tests {
         vgpu_tests::wait_until("the grant", 10, || {
             world.grants().iter().any(|name| !name.starts_with('.'))
         });
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        // Stopped while it holds the lock, it would stop everybody else as well.
+        let lock = fs::File::open(world.run_dir.join("lock")).unwrap();
+        vgpu_tests::wait_until("the lock", 10, || lock.try_lock().is_ok());
+        lock.unlock().unwrap();
         signal(hook.id(), "-STOP");
         let placed = slow.inside("usr/lib/vgpu/libcuda.so.1").exists();
         let other = quick.hook(Stage::CreateRuntime, &args);

@@ -260,7 +260,10 @@ mod tests {
             .spawn()
             .unwrap();
         container.init = again;
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+        vgpu_tests::wait_until("a mount namespace of its own", 10, || {
+            namespace(&container.init.id().to_string()) != namespace("self")
+        });
         container.start(std::slice::from_ref(&args)).unwrap();
         assert_ne!(container.init.id(), first);
         assert_eq!(world.grants().len(), 1);

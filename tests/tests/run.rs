@@ -12,7 +12,6 @@ mod tests {
     use std::io::Read;
     use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use vgpu_tests::node::Node;
     use vgpu_tests::{Outcome, built, wait_until};
@@ -274,7 +273,6 @@ if len(sys.argv) > 1:
             .arg(first.id().to_string())
             .status()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(10));
         assert_eq!(first.wait().unwrap().code(), Some(143));
     }
 }
